@@ -1,0 +1,82 @@
+"""The small command line. Here: options and exit codes. Not here: what a command does (`local`).
+
+Imports lie inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loan_platform import __version__
+
+app = typer.Typer(
+    help="A loan book from raw file to served decision, and kept honest afterwards.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,  # they hold passwords and applicants' data
+)
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
+    dagster_port: Annotated[int | None, typer.Option(help="Dagster's page; default 3000")] = None,
+    mlflow_port: Annotated[int | None, typer.Option(help="MLflow's page; default 5000")] = None,
+    service_port: Annotated[
+        int | None, typer.Option(help="The first service, the others follow; default 3001")
+    ] = None,
+    code_port: Annotated[
+        int | None, typer.Option(help="Dagster's code server; default 4000")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Run one process in the foreground: code, webserver, daemon, mlflow, "
+            "or service-PORTFOLIO"
+        ),
+    ] = None,
+    code_host: Annotated[
+        str, typer.Option(help="Where --only webserver and --only daemon find the code server")
+    ] = "127.0.0.1",
+) -> None:
+    """Start Dagster, MLflow and the services, print their links, stop them on Ctrl-C.
+
+    A port left out is its default, or the next free one.
+    """
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.engine.home import Home
+    from loan_platform.local import up as platform
+    from loan_platform.local.processes import ProcessError
+
+    home = Home.from_environment()
+    asked = {
+        "dagster": dagster_port,
+        "mlflow": mlflow_port,
+        "service": service_port,
+        "code": code_port,
+    }
+    try:
+        if only:
+            platform.only(home, only, host=host, asked=asked, code=code_host)
+        platform.up(home, host=host, asked=asked, say=Console(highlight=False, soft_wrap=True))
+    except (ProcessError, ContractError) as problem:
+        _fail(problem)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _fail(problem: Exception) -> None:
+    typer.echo(f"problem: {problem}", err=True)
+    raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,62 @@
+"""When a portfolio's assets run by themselves: gaps, and the current months.
+
+Here: conditions and schedules. Not here: retraining (`retraining`) or alerts (`alerting`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+
+import dagster as dg
+
+from loan_platform.contract import Contract
+from loan_platform.contract.calendar import keys, partition_key
+
+# Operators move it where nights are not quiet.
+GAPS_CRON = os.environ.get("LOAN_PLATFORM_GAPS_CRON") or "0 3 * * *"
+
+
+def fill_gaps() -> dg.AutomationCondition[dg.AssetKey]:
+    """Once a night, every month that is missing or failed and whose inputs are there.
+
+    Behind a cron tick: a month that stays broken is asked for once a night, not at every tick.
+    """
+    condition = dg.AutomationCondition
+    gap = (
+        condition.cron_tick_passed(GAPS_CRON)
+        & (condition.missing() | condition.execution_failed())
+        & ~condition.in_progress()
+        & ~condition.any_deps_missing()
+    )
+    return gap.with_label("gap_filled_at_night")
+
+
+def current_months_schedule(
+    contract: Contract, selection: dg.AssetSelection
+) -> dg.ScheduleDefinition:
+    """Every night: the months that may still change, the current one and those still maturing."""
+
+    job = dg.define_asset_job(f"{contract.name}_current_months", selection=selection)
+
+    @dg.schedule(
+        name=f"{contract.name}_current_months",
+        job=job,
+        cron_schedule="0 2 * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    def current_months(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        first, last = open_months(contract, context.scheduled_execution_time)
+        return dg.RunRequest(
+            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+        )
+
+    return current_months
+
+
+def open_months(contract: Contract, now: dt.datetime) -> tuple[str, str]:
+    """First and last month whose rows or outcomes may still change at `now`."""
+    earliest = now.astimezone(dt.UTC) - dt.timedelta(days=contract.outcome.matures_after_days + 1)
+    first = max(partition_key(earliest), keys(contract.time.first_day, 1)[0])
+    return first, partition_key(now)

@@ -1,0 +1,336 @@
+"""The assets from cleaned features to the packaged champion.
+
+Here: trained_model, champion, baseline_stats, loan_service, and the link to an MLflow run.
+Not here: training (`training`), the promotion rule (`registry`), the service (`bento/`).
+"""
+
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from loan_platform.components.presentation import asset_spec, file_metadata, picture
+from loan_platform.contract import Contract
+from loan_platform.contract.calendar import window
+from loan_platform.engine.files import write_parquet, write_text
+from loan_platform.engine.home import PROJECT_ROOT, Home
+from loan_platform.ingest.source import locate
+
+MODEL_ASSETS = ("trained_model", "champion", "baseline_stats", "loan_service")
+
+
+def champion_assets(contract: Contract) -> list[dg.AssetsDefinition]:
+    return [
+        _trained_model(contract),
+        _champion(contract),
+        _baseline_stats(contract),
+        _loan_service(contract),
+    ]
+
+
+class TrainingConfig(dg.Config):
+    as_of: str | None = None
+    """Train on what was known then (ISO 8601 with zone). Default: the end of the newest month."""
+
+
+def _trained_model(contract: Contract) -> dg.AssetsDefinition:
+    spec = asset_spec(
+        contract,
+        "trained_model",
+        "The challenger: fitted on every outcome known by now, judged on rows it never touched, "
+        "tracked and registered in MLflow.",
+        kinds={"lightgbm", "mlflow"},
+        deps=["cleaned_features"],
+    )
+
+    @dg.multi_asset(
+        name=f"{contract.name}_trained_model",
+        specs=[spec],
+        pool="training",
+    )
+    def trained_model(
+        context: dg.AssetExecutionContext,
+        config: TrainingConfig,
+        home: dg.ResourceParam[Home],
+        mlflow: dg.ResourceParam[Any],
+    ) -> dg.MaterializeResult[Any]:
+        from loan_platform.registry.models import Registry
+        from loan_platform.training.train import train
+
+        cleaned = home.partitions(contract.name, "cleaned_features")
+        as_of = _as_of(contract, list(cleaned), config.as_of)
+        with _parent_run(mlflow) as parent_run_id:
+            trained = train(
+                contract,
+                cleaned,
+                as_of,
+                simulated=locate(contract, home).simulated,
+                progress=context.log.info,
+            )
+            version = Registry(home, contract.name).register(
+                trained.bundle,
+                trained.evaluation,
+                parent_run_id=parent_run_id,
+                tags={"dagster_run_id": context.run_id},
+            )
+        record = trained.bundle.record
+        return dg.MaterializeResult(
+            metadata={
+                "model_version": version,
+                "trained_through": record.trained_through,
+                "as_of": as_of.isoformat(),
+                "dagster/row_count": record.rows,
+                "partitions": ", ".join(record.partitions),
+                "contract_hash": contract.contract_hash,
+                "policy_hash": trained.bundle.policy.policy_hash,
+                "simulated": record.simulated,
+                **_figures(record.metrics),
+                **{
+                    name: picture(png, name.replace("_", " "))
+                    for name, png in trained.evaluation.pictures.items()
+                },
+            }
+        )
+
+    return trained_model
+
+
+def _as_of(contract: Contract, months: list[str], asked: str | None) -> dt.datetime:
+    """The moment up to which outcomes are known to the training."""
+    if asked:
+        moment = dt.datetime.fromisoformat(asked)
+        if moment.tzinfo is None:
+            raise dg.Failure(f"as_of {asked} has no time zone; write {asked}+00:00 for UTC")
+        return moment
+    if not months:
+        raise dg.Failure(
+            f"{contract.name} has no cleaned_features yet; materialize its months first.",
+            allow_retries=False,
+        )
+    return min(window(months[-1])[1], dt.datetime.now(dt.UTC))
+
+
+@contextmanager
+def _parent_run(mlflow: Any) -> Iterator[str]:
+    """The MLflow run dagster-mlflow keeps for this Dagster run, ended as it deserves.
+
+    dagster-mlflow leaves it RUNNING in asset jobs; its hook ends it only in a job's last step.
+    """
+    try:
+        yield mlflow.active_run().info.run_id
+    except BaseException:
+        mlflow.end_run(status="FAILED")
+        raise
+    mlflow.end_run()
+
+
+def _figures(metrics: dict[str, float]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in metrics.items()}
+
+
+def _champion(contract: Contract) -> dg.AssetsDefinition:
+    spec = asset_spec(
+        contract,
+        "champion",
+        "The promotion decision: challenger against champion on the same held-out rows, "
+        "and the evidence for it. Moves the alias champion only on evidence.",
+        kinds={"mlflow"},
+        deps=["trained_model"],
+    )
+
+    @dg.multi_asset(name=f"{contract.name}_champion", specs=[spec])
+    def champion(
+        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
+    ) -> dg.MaterializeResult[Any]:
+        from loan_platform.registry.models import Registry
+        from loan_platform.registry.promotion import judge
+
+        registry = Registry(home, contract.name)
+        before = registry.version_of("champion")
+        challenger = registry.version_of("challenger")
+        if challenger is None:
+            raise dg.Failure(
+                f"{contract.name} has no challenger; materialize {contract.name}/trained_model first."
+            )
+        if challenger == before:
+            return dg.MaterializeResult(
+                metadata={"champion_version": before, "decision": "the challenger is the champion"}
+            )
+        candidate = registry.load(challenger)
+        verdict = judge(
+            contract,
+            candidate,
+            registry.load(before) if before else None,
+            home.partitions(contract.name, "cleaned_features"),
+            candidate.record.as_of,
+        )
+        if verdict.promote:
+            registry.promote(challenger)
+        decision = "promoted" if verdict.promote else "refused"
+        context.log.info(f"version {challenger} {decision}: {'; '.join(verdict.reasons)}")
+        evidence = {
+            "decision": decision,
+            "reasons": verdict.reasons,
+            "challenger_version": challenger,
+            "champion_before": before,
+            "champion_version": challenger if verdict.promote else before,
+            "evidence": verdict.evidence,
+        }
+        path = home.portfolio(contract.name) / "champion" / f"version-{challenger}.json"
+        write_text(json.dumps(evidence, indent=1, default=str), path)
+        return dg.MaterializeResult(
+            metadata={
+                "decision": decision,
+                "reasons": dg.MetadataValue.md("\n".join(f"- {why}" for why in verdict.reasons)),
+                "challenger_version": challenger,
+                "champion_before": before or "none",
+                "champion_version": evidence["champion_version"] or "none",
+                "evidence": dg.MetadataValue.json(json.loads(json.dumps(verdict.evidence, default=str))),
+                "dagster/uri": path.as_uri(),
+            }
+        )
+
+    return champion
+
+
+def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
+    spec = asset_spec(
+        contract,
+        "baseline_stats",
+        "What the champion learnt from: the feature counts summed over its training months. "
+        "Months are compared with this.",
+        kinds={"duckdb", "parquet"},
+        deps=["champion", "feature_counts"],
+    )
+
+    @dg.multi_asset(name=f"{contract.name}_baseline_stats", specs=[spec])
+    def baseline_stats(home: dg.ResourceParam[Home]) -> dg.MaterializeResult[Any]:
+        from loan_platform.drift.counts import total
+        from loan_platform.drift.report import baseline_profile
+        from loan_platform.registry.models import Registry
+
+        registry = Registry(home, contract.name)
+        version = _champion_version(contract, registry)
+        months = registry.load(version).record.partitions
+        baseline = total(counts_of(contract, home, months))
+        path = home.portfolio(contract.name) / "baseline_stats.parquet"
+        write_parquet(
+            baseline.replace_schema_metadata({"model_version": version, "months": ",".join(months)}),
+            path,
+        )
+        return dg.MaterializeResult(
+            metadata={
+                **file_metadata(path, len(baseline)),
+                "champion_version": version,
+                "months": ", ".join(months),
+                "profile": dg.MetadataValue.md(baseline_profile(contract, baseline)),
+            }
+        )
+
+    return baseline_stats
+
+
+def counts_of(contract: Contract, home: Home, months: list[str]) -> list[Any]:
+    """Count tables of `months`, all counted in the bins of today.
+
+    Raises:
+        dg.Failure: a month is not counted, or was counted in other bins.
+    """
+    from loan_platform.components.book import bins_path
+    from loan_platform.drift.counts import Bins
+
+    bins = Bins.model_validate_json(bins_path(contract, home).read_text())
+    tables, wrong = [], []
+    for month in months:
+        path = home.partition(contract.name, "feature_counts", month)
+        table = pq.read_table(path) if path.is_file() else None
+        if table is None or (table.schema.metadata or {}).get(b"bins_hash") != bins.bins_hash.encode():
+            wrong.append(month)
+        else:
+            tables.append(table)
+    if wrong:
+        raise dg.Failure(
+            f"not counted in the present bins: {', '.join(wrong)}. "
+            f"Materialize {contract.name}/feature_counts for these months.",
+            allow_retries=False,
+        )
+    return tables
+
+
+def _champion_version(contract: Contract, registry: Any) -> str:
+    version: str | None = registry.version_of("champion")
+    if version is None:
+        raise dg.Failure(
+            f"{contract.name} has no champion; materialize {contract.name}/trained_model and "
+            f"{contract.name}/champion first.",
+            allow_retries=False,
+        )
+    return version
+
+
+def _loan_service(contract: Contract) -> dg.AssetsDefinition:
+    spec = asset_spec(
+        contract,
+        "loan_service",
+        "The champion as a Bento: the service, its model and its pinned requirements in one package.",
+        kinds={"bentoml"},
+        deps=["champion"],
+    )
+
+    @dg.multi_asset(name=f"{contract.name}_loan_service", specs=[spec])
+    def loan_service(
+        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
+    ) -> dg.MaterializeResult[Any]:
+        from loan_platform.registry.models import Registry
+
+        registry = Registry(home, contract.name)
+        version = _champion_version(contract, registry)
+        built = build_bento(contract, home, registry, version)
+        context.log.info(f"built {built['tag']}")
+        return dg.MaterializeResult(
+            metadata={
+                "bento_tag": built["tag"],
+                "path": dg.MetadataValue.path(built["path"]),
+                "size_bytes": built["size_bytes"],
+                "champion_version": version,
+                "serve": dg.MetadataValue.md(f"`bentoml serve {built['tag']}`"),
+            }
+        )
+
+    return loan_service
+
+
+def build_bento(contract: Contract, home: Home, registry: Any, version: str) -> dict[str, Any]:
+    """Build the champion's Bento in a process of its own.
+
+    BentoML takes its store from the environment once, when it is imported.
+    """
+    home.bentoml.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = registry.download(version, Path(folder))
+        built = subprocess.run(
+            [
+                sys.executable,
+                str(PROJECT_ROOT / "bento" / "build.py"),
+                *("--portfolio", contract.name, "--bundle", str(bundle), "--version", version),
+            ],
+            env={**os.environ, "BENTOML_HOME": str(home.bentoml), "BENTOML_DO_NOT_TRACK": "True"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if built.returncode != 0:
+        raise dg.Failure(
+            f"the Bento of version {version} was not built: {built.stderr.strip()[-2000:]}"
+        )
+    answer: dict[str, Any] = json.loads(built.stdout.strip().splitlines()[-1])
+    return answer

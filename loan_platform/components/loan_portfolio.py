@@ -1,0 +1,75 @@
+"""The `LoanPortfolio` component: one contract in, one asset graph out.
+
+Here: which parts a portfolio has. Not here: the parts (`book`, `champion`, `monitoring`,
+`automation`, `retraining`), or anything a portfolio computes.
+"""
+
+from __future__ import annotations
+
+import dagster as dg
+from pydantic import BaseModel
+
+from loan_platform.components.automation import current_months_schedule
+from loan_platform.components.book import book_assets
+from loan_platform.components.champion import MODEL_ASSETS, champion_assets
+from loan_platform.components.monitoring import drift_check_key, monitoring_assets
+from loan_platform.components.retraining import retrain_sensor
+from loan_platform.contract import Contract
+
+MONTHLY_ASSETS = (
+    "decisions",
+    "outcomes",
+    "raw_loans",
+    "cleaned_features",
+    "feature_counts",
+    "drift_report",
+)
+
+
+class LoanPortfolio(dg.Component):
+    """The asset graph of one loan book, from its contract.
+
+    Raw loans, cleaned features, counts, baseline, model, champion, service, decisions, outcomes
+    and drift reports; a sensor that retrains on drift; a schedule for the current months.
+    """
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        return Contract
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> LoanPortfolio:
+        assert isinstance(attributes, Contract)
+        return cls(attributes)
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        return dg.ComponentTypeSpec(
+            description="The asset graph of one loan book, from its contract.",
+            owners=["team:credit-risk"],
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return portfolio_definitions(self.contract)
+
+
+def portfolio_definitions(contract: Contract) -> dg.Definitions:
+    """Assets, check, sensor and schedule of one portfolio. Needs resources `home` and `mlflow`."""
+
+    def keys(names: tuple[str, ...]) -> dg.AssetSelection:
+        return dg.AssetSelection.assets(*(dg.AssetKey([contract.name, name]) for name in names))
+
+    sensor = retrain_sensor(
+        contract,
+        check_key=drift_check_key(contract),
+        model=dg.AssetKey([contract.name, "trained_model"]),
+        selection=keys(MODEL_ASSETS),
+    )
+    return dg.Definitions(
+        assets=[*book_assets(contract), *champion_assets(contract), *monitoring_assets(contract)],
+        sensors=[sensor] if sensor else [],
+        schedules=[current_months_schedule(contract, keys(MONTHLY_ASSETS))],
+    )

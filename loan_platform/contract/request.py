@@ -1,0 +1,245 @@
+"""The service's request and response models, made from the contract.
+
+Here: what an application may look like, the example shown for it, and what is said about one
+that does not. Nothing said ever repeats a value: it may be an applicant's.
+Not here: HTTP (`bento`), or the row rules' evaluation (`engine.prepared`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+import uuid
+from typing import Annotated, Any, Literal
+
+import sqlglot
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    create_model,
+)
+from sqlglot import exp
+
+from loan_platform.contract.portfolio import Column, Contract, Decision
+
+LARGEST_WHOLE = 2**53  # beyond it a DOUBLE skips whole numbers; `sql` refuses the same ones
+EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+
+ID_FORM = "1 to 64 of: letters, digits, . _ : -"
+TIME_FORM = "an ISO 8601 time with its zone, as 2026-01-31T12:00:00Z, from 1970 to 2199"
+
+Value = float | int | str | None
+
+
+def _utc(moment: dt.datetime) -> dt.datetime:
+    return moment.astimezone(dt.UTC)
+
+
+class Application(BaseModel):
+    """One loan application as the service takes it; a contract adds its feature columns.
+
+    Strict: text is never read as a number, nor a number as a category.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:\-]{0,63}$")] = Field(
+        default_factory=lambda: uuid.uuid4().hex,
+        description="The lender's own number of the application; made up where it is left out",
+    )
+    applied_at: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST), AfterValidator(_utc)] = (
+        Field(
+            default_factory=lambda: dt.datetime.now(dt.UTC),
+            description="When the application was made; now where it is left out",
+        )
+    )
+
+    @property
+    def inputs(self) -> dict[str, Value]:
+        """The feature columns by name, in the contract's order."""
+        return self.model_dump(by_alias=True, exclude={"application_id", "applied_at"})
+
+
+class DecisionResponse(BaseModel):
+    """A decision of the service, already durable when it is read."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    decision_id: str
+    application_id: str
+    decision: Decision
+    probability_default: float = Field(ge=0, le=1)
+    label: Literal[0, 1] = Field(description="1 where the probability reaches the threshold")
+    model_version: str
+    contract_hash: str
+    policy_hash: str
+    decided_at: dt.datetime
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request, and what mends it; never its value."""
+
+    field: str
+    problem: str
+    mend: str
+
+
+def request_model(contract: Contract) -> type[Application]:
+    """The request model of a portfolio's service: `Application` with its feature columns."""
+    # A column may be called anything (`copy`, `loan amount`): it lives under an alias.
+    fields: dict[str, Any] = {
+        f"column_{position}": (_annotation(column), _field(column))
+        for position, column in enumerate(contract.feature_columns)
+    }
+    return create_model(
+        "Application",
+        __base__=Application,
+        __doc__=f"One application to: {contract.title}",
+        **fields,
+    )
+
+
+def example(contract: Contract) -> dict[str, Value]:
+    """A request to try: the usual values where the contract has figures, else mid-range ones."""
+    return {column.name: _usual(contract, column) for column in contract.feature_columns}
+
+
+def takes(column: Column) -> str:
+    """What a column accepts, in words: 'a whole number from 18 to 100 (years)'."""
+    if column.type == "category":
+        text = f"one of {', '.join(column.categories or [])}"
+    else:
+        text = "a whole number" if column.type == "integer" else "a number"
+        if column.range:
+            text += f" from {_plain(column.range[0])} to {_plain(column.range[1])}"
+        if column.unit:
+            text += f" ({column.unit})"
+    return text + (", or null" if column.nulls == "allowed" else "")
+
+
+def field_problems(contract: Contract, error: ValidationError) -> list[FieldProblem]:
+    """What a refused request must mend, one entry a field."""
+    columns = {column.name: column for column in contract.feature_columns}
+    found: dict[str, FieldProblem] = {}
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        kind = detail["type"]
+        if field in columns:
+            column = columns[field]
+            problem, mend = _problem(column, kind), f"give {takes(column)}"
+        elif kind == "extra_forbidden":
+            problem, mend = "not a field of this portfolio", _leave_out(contract, field)
+        elif field == "application_id":
+            problem, mend = "not a valid id", f"give {ID_FORM}; or leave it out"
+        elif field == "applied_at":
+            problem, mend = "not a valid time", f"give {TIME_FORM}; or leave it out"
+        else:
+            problem, mend = "not a JSON object", "send one JSON object with a field for each column"
+        found.setdefault(field, FieldProblem(field=field[:120], problem=problem, mend=mend))
+    return list(found.values())
+
+
+def rule_problems(contract: Contract, refusal: str) -> list[FieldProblem]:
+    """The columns of the row rules named in a refusal (as `sql.refusal_sql` gives it)."""
+    return [
+        FieldProblem(
+            field=name,
+            problem=f"{rule.name}: {rule.reason}",
+            mend=f"mend {' and '.join(names)} so that they agree",
+        )
+        for rule in contract.rules
+        if f"{rule.name}: {rule.reason}" in refusal
+        for names in [_columns_of(rule.refuse_when)]
+        for name in names
+    ]
+
+
+def _annotation(column: Column) -> Any:
+    match column.type:
+        case "category":
+            kind: Any = Literal[tuple(column.categories or [])]
+        case "integer":
+            low, high = column.range or (-LARGEST_WHOLE, LARGEST_WHOLE)
+            # JSON knows one kind of number: 30.0 is a whole number, 30.5 and "30" are not.
+            kind = Annotated[
+                float,
+                Field(ge=max(low, -LARGEST_WHOLE), le=min(high, LARGEST_WHOLE), multiple_of=1),
+                AfterValidator(int),
+                WithJsonSchema({"type": "integer", **_bounds(column)}),
+            ]
+        case _:
+            low, high = column.range or (None, None)
+            kind = Annotated[float, Field(ge=low, le=high)]
+    return kind | None if column.nulls == "allowed" else kind
+
+
+def _field(column: Column) -> Any:
+    accepted = takes(column)
+    described = ". ".join(filter(None, [column.description, accepted[0].upper() + accepted[1:]]))
+    settings: dict[str, Any] = {"alias": column.name, "title": column.name}
+    if column.nulls == "allowed":
+        settings["default"] = None
+    return Field(description=described, **settings)
+
+
+def _bounds(column: Column) -> dict[str, float]:
+    return {"minimum": column.range[0], "maximum": column.range[1]} if column.range else {}
+
+
+def _usual(contract: Contract, column: Column) -> Value:
+    simulation = contract.simulation
+    figures = simulation.columns[column.name].good if simulation else None
+    if isinstance(figures, dict):
+        return max(figures, key=lambda value: figures[value])
+    if column.type == "category":
+        return column.categories[0] if column.categories else None
+    if isinstance(figures, list) and simulation:
+        nearest = min(range(len(figures)), key=lambda at: abs(simulation.probabilities[at] - 0.5))
+        value = figures[nearest]
+    else:
+        value = sum(column.range) / 2 if column.range else 1.0
+    return int(value) if column.type == "integer" else value
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _problem(column: Column, kind: str) -> str:
+    match kind:
+        case "missing":
+            return "missing"
+        case "literal_error":
+            return "not a listed category"
+        case "greater_than_equal":
+            return "too small"
+        case "less_than_equal":
+            return "too large"
+        case "finite_number":
+            return "not a finite number"
+        case _:
+            kinds = {"integer": "a whole number", "number": "a number"}
+            return f"not {kinds.get(column.type, 'a listed category')}"
+
+
+def _leave_out(contract: Contract, field: str) -> str:
+    for column in contract.columns:
+        if column.name == field:
+            why = column.reason or f"its role is {column.role}, so no model sees it"
+            return f"leave it out: {why}"
+    known = [column.name for column in contract.feature_columns]
+    near = difflib.get_close_matches(field, known, n=1)
+    return (
+        f"did you mean {near[0]}?" if near else f"leave it out; the fields are {', '.join(known)}"
+    )
+
+
+def _columns_of(condition: str) -> list[str]:
+    tree = sqlglot.parse_one(condition, dialect="duckdb")
+    return list(dict.fromkeys(reference.name for reference in tree.find_all(exp.Column)))

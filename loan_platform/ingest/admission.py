@@ -1,0 +1,216 @@
+"""Admits the rows of a month: those the contract accepts, and the others with their reasons.
+
+Here: one month's raw_loans and quarantine, from the lender's book and the service's decisions.
+Not here: reading the source (`source`), derived features (`cleaning`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from loan_platform.contract import Contract
+from loan_platform.contract.calendar import window
+from loan_platform.contract.sql import literal, outcome_sql, quoted, typed_sql
+from loan_platform.engine import duck
+from loan_platform.engine.files import write_parquet
+from loan_platform.engine.home import Home
+from loan_platform.ingest.source import Book
+
+# What the platform knows of a row beside the contract's columns.
+PROVENANCE = (
+    "application_id",
+    "applied_at",
+    "origin",
+    "outcome",
+    "outcome_known_at",
+    "outcome_source",
+)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """What became of a month's rows. `rows == accepted + quarantined`, always.
+
+    `reasons` counts refusals by reason; a row with two reasons counts under both.
+    `also_in_book` applications came from the service as well as in the lender's book;
+    the book's row, which has the lender's outcome, is the one counted and kept.
+    """
+
+    rows: int
+    accepted: int
+    quarantined: int
+    from_service: int
+    also_in_book: int
+    with_outcome: int
+    reasons: dict[str, int]
+
+
+def admit(contract: Contract, home: Home, month: str, book: Book) -> Admission:
+    """Write raw_loans and quarantine of `month`; a second run writes the same bytes."""
+    with duck.connect() as connection:
+        connection.register("staged", book.take(month))
+        connection.register("unreadable", book.malformed(month))
+        served = _stage(contract, home, month, connection)
+        accepted, quarantine = _decide(contract, connection)
+    write_parquet(accepted, home.partition(contract.name, "raw_loans", month))
+    write_parquet(quarantine, home.partition(contract.name, "quarantine", month))
+    from_service = accepted["origin"].to_pylist().count("service")
+    refused_from_service = quarantine["origin"].to_pylist().count("service")
+    return Admission(
+        rows=len(accepted) + len(quarantine),
+        accepted=len(accepted),
+        quarantined=len(quarantine),
+        from_service=from_service,
+        also_in_book=served - from_service - refused_from_service,
+        with_outcome=len(accepted) - accepted["outcome"].null_count,
+        reasons=_count_reasons(quarantine),
+    )
+
+
+def admissible(contract: Contract, book: Book) -> pa.Table:
+    """Every row of the book that its month would accept, as raw_loans has it."""
+    with duck.connect() as connection:
+        connection.register("staged", book.take())
+        connection.execute(
+            f"CREATE TABLE month_rows AS {_place_sql(contract, None, _book_sql(contract))}"
+        )
+        return connection.sql(raw_loans_sql(contract, "month_rows")).to_arrow_table()
+
+
+def raw_loans_sql(contract: Contract, relation: str) -> str:
+    """Accepted rows of `relation`, a staged month: provenance and typed columns."""
+    kept = ", ".join(f"typed.{quoted(c.name)}" for c in kept_columns(contract))
+    outcome = f"CAST({outcome_sql(contract)} AS bigint)"
+    return (
+        f"WITH typed AS (\n{typed_sql(contract, relation)}\n)\n"
+        f"SELECT application_id, applied_at, origin, {outcome} AS outcome,\n"
+        f"  CASE WHEN {outcome} IS NOT NULL THEN outcome_known_at END AS outcome_known_at,\n"
+        f"  CASE WHEN {outcome} IS NOT NULL THEN outcome_source END AS outcome_source,\n"
+        f"  {kept}\nFROM typed JOIN {relation} AS staged ON staged._row = typed._row\n"
+        "WHERE _refused = '' AND _misplaced = ''\nORDER BY staged._row"
+    )
+
+
+def kept_columns(contract: Contract) -> list[str]:
+    """Columns of the book that raw_loans keeps: features and protected ones."""
+    return [column for column in contract.columns if column.role in ("feature", "protected")]
+
+
+def _stage(
+    contract: Contract, home: Home, month: str, connection: duckdb.DuckDBPyConnection
+) -> int:
+    """Make `month_rows`: the book's rows and the service's, as text, duplicates marked.
+
+    Returns how many decided applications the service's log holds for the month.
+    """
+    rows = _book_sql(contract)
+    decisions = home.partition(contract.name, "decisions", month)
+    served = 0
+    if decisions.is_file():
+        connection.execute(
+            f"CREATE TABLE served AS {_served_sql(contract, home, month)}"
+        )
+        counted = connection.execute("SELECT count(*) FROM served").fetchone()
+        served = counted[0] if counted else 0
+        rows += (
+            " UNION ALL SELECT (SELECT coalesce(max(_row), 0) FROM staged) + row_number() OVER "
+            "(ORDER BY applied_at, application_id), application_id, applied_at, 'service', "
+            f"outcome_known_at, outcome_source, {_raw_columns(contract)} FROM served "
+            "WHERE application_id NOT IN (SELECT application_id FROM staged)"
+        )
+    connection.execute(f"CREATE TABLE month_rows AS {_place_sql(contract, month, rows)}")
+    return served
+
+
+def _raw_columns(contract: Contract) -> str:
+    return ", ".join(quoted(column.name) for column in contract.columns)
+
+
+def _book_sql(contract: Contract) -> str:
+    """The staged rows of the lender's book, with when their outcome became known."""
+    known = f"applied_at + INTERVAL {contract.outcome.matures_after_days} DAY"
+    return (
+        f"SELECT _row, application_id, applied_at, 'book' AS origin, {known} AS outcome_known_at, "
+        f"'book' AS outcome_source, {_raw_columns(contract)} FROM staged"
+    )
+
+
+def _place_sql(contract: Contract, month: str | None, rows: str) -> str:
+    """`rows` with `_misplaced`: why a row has no place in the month whatever it says, or ''."""
+    outside = "NULL"
+    if month is not None:
+        start, end = (f"TIMESTAMPTZ {literal(moment.isoformat())}" for moment in window(month))
+        outside = (
+            f"CASE WHEN applied_at < {start} OR applied_at >= {end} "
+            f"THEN {literal(f'dated outside {month}')} END"
+        )
+    if contract.duplicates == "keep":
+        turn = "row_number() OVER (PARTITION BY application_id ORDER BY _row)"
+        return (
+            f"SELECT * REPLACE (application_id || CASE WHEN {turn} > 1 THEN '-' || {turn} ELSE '' END "
+            f"AS application_id), coalesce({outside}, '') AS _misplaced FROM ({rows})"
+        )
+    first = "min(_row) OVER (PARTITION BY application_id)"
+    duplicate = f"CASE WHEN _row > {first} THEN 'duplicate of row ' || {first} END"
+    return f"SELECT *, concat_ws('; ', {duplicate}, {outside}) AS _misplaced FROM ({rows})"
+
+
+def _served_sql(contract: Contract, home: Home, month: str) -> str:
+    """Decided applications of a month as a book would bring them, newest decision of each."""
+    outcome = contract.outcome
+    outcomes = home.partition(contract.name, "outcomes", month)
+    labels = (
+        duck.parquet(outcomes)
+        if outcomes.is_file()
+        else "(SELECT NULL::VARCHAR AS application_id, NULL::BIGINT AS outcome, "
+        "NULL::TIMESTAMPTZ AS known_at, NULL::VARCHAR AS source)"
+    )
+    texts = ", ".join(
+        f"CASE labels.outcome WHEN 1 THEN {literal(outcome.bad[0])} "
+        f"WHEN 0 THEN {literal(outcome.good[0])} END AS {quoted(c.name)}"
+        if c.role == "outcome"
+        else "strftime(decided.applied_at, '%Y-%m-%d') AS " + quoted(c.name)
+        if c.role == "time"
+        else f"decided.application_id AS {quoted(c.name)}"
+        if c.role == "key"
+        else f"json_extract_string(inputs, {literal('$.' + quoted(c.name))}) AS {quoted(c.name)}"
+        for c in contract.columns
+    )
+    return (
+        "SELECT decided.application_id, decided.applied_at, labels.known_at AS outcome_known_at, "
+        f"labels.source AS outcome_source, {texts} "
+        "FROM (SELECT * FROM "
+        f"{duck.parquet(home.partition(contract.name, 'decisions', month))} "
+        "QUALIFY row_number() OVER (PARTITION BY application_id "
+        "ORDER BY decided_at DESC, decision_id DESC) = 1) AS decided "
+        f"LEFT JOIN {labels} AS labels ON labels.application_id = decided.application_id"
+    )
+
+
+def _decide(contract: Contract, connection: duckdb.DuckDBPyConnection) -> tuple[pa.Table, pa.Table]:
+    accepted = connection.sql(raw_loans_sql(contract, "month_rows")).to_arrow_table()
+    raw = ", ".join(f"staged.{quoted(c.name)}" for c in contract.columns)
+    no_raw = ", ".join(f"NULL AS {quoted(c.name)}" for c in contract.columns)
+    quarantine = connection.sql(
+        f"WITH typed AS (\n{typed_sql(contract, 'month_rows')}\n)\n"
+        "SELECT CAST(staged._row AS BIGINT) AS row, application_id, origin, "
+        "concat_ws('; ', nullif(_refused, ''), nullif(_misplaced, '')) AS reason, "
+        f"NULL::VARCHAR AS line, {raw}\n"
+        "FROM typed JOIN month_rows AS staged ON staged._row = typed._row\n"
+        "WHERE _refused <> '' OR _misplaced <> ''\n"
+        f"UNION ALL SELECT CAST(_row AS BIGINT), NULL, 'book', reason, line, {no_raw} "
+        "FROM unreadable\nORDER BY 1"
+    ).to_arrow_table()
+    return accepted, quarantine
+
+
+def _count_reasons(quarantine: pa.Table) -> dict[str, int]:
+    counted: Counter[str] = Counter()
+    for reasons in quarantine["reason"].to_pylist():
+        for reason in reasons.split("; "):
+            counted["duplicate" if reason.startswith("duplicate of row") else reason] += 1
+    return dict(counted.most_common())

@@ -1,0 +1,235 @@
+"""Finds a portfolio's book and stages it: every row once, as text, with its month and its id.
+
+Here: the file as it arrives. Not here: which rows are admitted (`admission`).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from loan_platform.contract import Contract
+from loan_platform.contract.calendar import KEY_FORMAT, keys, window
+from loan_platform.contract.sql import literal, quoted
+from loan_platform.engine import duck
+from loan_platform.engine.home import Home, data_directories
+
+
+class SourceError(Exception):
+    """The book cannot be found or read: says which file, where it was looked for, what to do."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the book lies. `simulated`: it is a stand-in drawn from the contract's figures."""
+
+    path: Path
+    simulated: bool
+
+
+def locate(contract: Contract, home: Home) -> Location:
+    """Find the source file, or draw the stand-in where no data folder is set.
+
+    Raises:
+        SourceError: the file is not where it was looked for.
+    """
+    wanted = Path(contract.source.path).expanduser()
+    if wanted.is_absolute():
+        return Location(_existing(contract, [wanted]), simulated=False)
+    directories = data_directories()
+    if directories:
+        return Location(
+            _existing(contract, [directory / wanted for directory in directories]), simulated=False
+        )
+    if contract.simulation is None:
+        raise SourceError(
+            f"{contract.name}: the book {wanted} cannot be looked for: LOAN_DATA_DIR is not set and "
+            "the contract has no simulation: section to draw a stand-in from. "
+            "Set LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
+        )
+    from loan_platform.ingest.simulate import write_simulated
+
+    drawn = home.portfolio(contract.name) / "simulated" / "book.csv.gz"
+    write_simulated(contract, drawn)
+    return Location(drawn, simulated=True)
+
+
+def _existing(contract: Contract, candidates: list[Path]) -> Path:
+    for candidate in candidates:
+        if contract.source.one_file_a_partition:
+            if candidate.parent.is_dir():
+                return candidate
+        elif candidate.is_file():
+            return candidate
+    looked = ", ".join(str(candidate) for candidate in candidates)
+    raise SourceError(
+        f"{contract.name}: data file {contract.source.path} is missing; looked at {looked}. "
+        "Put the file there, or set LOAN_DATA_DIR to the folder that holds it."
+    )
+
+
+class Book:
+    """A source staged in memory, from which months are taken.
+
+    The staged table `book` has every contract column as text, and `_row` (1-based, in file
+    order), `application_id`, `applied_at` (UTC) and `_month` ('YYYY-MM').
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        connection: duckdb.DuckDBPyConnection,
+        columns_unlisted: list[str],
+    ) -> None:
+        self.contract = contract
+        self.connection = connection
+        self.columns_unlisted = columns_unlisted
+
+    def months(self) -> dict[str, int]:
+        """Rows of each month the book reaches, malformed lines included."""
+        counted = self.connection.execute(
+            "SELECT _month, count(*) FROM (SELECT _month FROM book UNION ALL "
+            "SELECT _month FROM malformed) GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        return dict(counted)
+
+    def take(self, month: str | None = None) -> pa.Table:
+        """Staged rows of one month, or of all, in file order."""
+        chosen = f"WHERE _month = {literal(month)}" if month else ""
+        return self.connection.sql(f"SELECT * FROM book {chosen} ORDER BY _row").to_arrow_table()
+
+    def malformed(self, month: str) -> pa.Table:
+        """Lines no row could be read from: `_row` (line of the file), `reason`, `line`."""
+        return self.connection.sql(
+            f"SELECT _row, reason, line FROM malformed WHERE _month = {literal(month)} ORDER BY _row"
+        ).to_arrow_table()
+
+
+@contextmanager
+def open_book(contract: Contract, location: Location, month: str | None = None) -> Iterator[Book]:
+    """Stage the book, or the file of `month` where the source has a file a month.
+
+    Raises:
+        SourceError: the file cannot be read, or lacks a column of the contract.
+    """
+    path = location.path
+    if contract.source.one_file_a_partition:
+        if month is None:
+            raise ValueError("a source with a file a month is opened one month at a time")
+        path = Path(str(path).replace("{partition}", month))
+        if not path.is_file():
+            raise SourceError(
+                f"{contract.name}: the file of {month} is missing; looked at {path}. "
+                "Put it there and materialize the month again."
+            )
+    with duck.connect() as connection:
+        unlisted = _stage_text(contract, connection, path)
+        _stage_book(contract, connection, month)
+        yield Book(contract, connection, unlisted)
+
+
+def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
+    """Read the file into `text`, and its unreadable lines into `rejected`; return unlisted columns."""
+    reading = (
+        f"read_parquet({literal(str(path))})"
+        if path.suffix == ".parquet"
+        else f"read_csv({literal(str(path))}, all_varchar = true, header = true, delim = ',', "
+        "quote = '\"', escape = '\"', store_rejects = true)"
+    )
+    try:
+        header = [row[0] for row in connection.execute(f"DESCRIBE FROM {reading}").fetchall()]
+        _require_columns(contract, header, path)
+        texts = ", ".join(
+            f"CAST({quoted(c.name)} AS VARCHAR) AS {quoted(c.name)}" for c in contract.columns
+        )
+        connection.execute(
+            f"CREATE TABLE text AS SELECT row_number() OVER () AS _row, {texts} FROM {reading}"
+        )
+    except duckdb.Error as error:
+        # The full message of a CSV error holds the offending line: an applicant's data.
+        what = str(error).split("\n")[0].split(": ", 1)[-1]
+        raise SourceError(
+            f"{contract.name}: {path} cannot be read: {what}. "
+            "Check that the file is complete and is comma-separated with a header line, or Parquet."
+        ) from None
+    kept_rejects = connection.execute(
+        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
+    ).fetchone()
+    connection.execute(
+        "CREATE TABLE rejected AS SELECT line AS _row, string_agg(DISTINCT "
+        "'malformed line: ' || lower(replace(error_type::VARCHAR, '_', ' ')), '; ') AS reason, "
+        "any_value(csv_line) AS line FROM reject_errors GROUP BY line"
+        if kept_rejects and kept_rejects[0]
+        else "CREATE TABLE rejected (_row BIGINT, reason VARCHAR, line VARCHAR)"
+    )
+    listed = {column.name for column in contract.columns}
+    return [name for name in header if name not in listed]
+
+
+def _require_columns(contract: Contract, header: list[str], path: Path) -> None:
+    missing = [c.name for c in contract.columns if c.name not in header]
+    if not missing:
+        return
+    hints = []
+    for name in missing:
+        near = difflib.get_close_matches(name, header, n=1)
+        hints.append(f"{name} (did it become {near[0]}?)" if near else name)
+    raise SourceError(
+        f"{contract.name}: {path} lacks the column{'s' if len(missing) > 1 else ''} "
+        f"{', '.join(hints)}. Mend the file's header, or the contract's columns."
+    )
+
+
+def _stage_book(
+    contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None
+) -> None:
+    """Give every staged row its id, time and month."""
+    content = "concat_ws(chr(31), {})".format(
+        ", ".join(f"coalesce(trim({quoted(c.name)}), '')" for c in contract.columns)
+    )
+    key = contract.key_column
+    identity = f"trim({quoted(key.name)})" if key else f"'row-' || substr(md5({content}), 1, 20)"
+    first = f"TIMESTAMPTZ '{contract.time.first_day} 00:00:00+00'"
+    if contract.time.replay:
+        moment, line_moment = _replayed(contract, content), _replayed(contract, "line")
+    else:
+        moment, line_moment = _dated(contract, first), first
+    # A row dated before the book begins lies in its first month, where admission refuses it:
+    # no row is ever without a month.
+    placed = literal(month) if month else f"strftime(greatest({{}}, {first}), {literal(KEY_FORMAT)})"
+    connection.execute(
+        f"CREATE TABLE book AS SELECT *, {placed.format('applied_at')} AS _month FROM "
+        f"(SELECT *, {identity} AS application_id, {moment} AS applied_at FROM text)"
+    )
+    connection.execute(
+        f"CREATE TABLE malformed AS SELECT *, {placed.format(line_moment)} AS _month FROM rejected"
+    )
+
+
+def _replayed(contract: Contract, content: str) -> str:
+    """The moment a row of a book without dates is dealt to: a hash of its content decides."""
+    replay = contract.time.replay
+    assert replay is not None
+    months = keys(replay.start, replay.periods)
+    starts = ", ".join(str(int(window(key)[0].timestamp())) for key in months)
+    lengths = ", ".join(
+        str(int((window(key)[1] - window(key)[0]).total_seconds())) for key in months
+    )
+    salted = f"{literal(str(replay.seed))} || ':' || {content}"
+    turn = f"(md5_number_lower({salted}) % {replay.periods} + 1)::BIGINT"
+    second = f"(md5_number_upper({salted}) % [{lengths}][{turn}])::BIGINT"
+    return f"to_timestamp([{starts}][{turn}] + {second})"
+
+
+def _dated(contract: Contract, first: str) -> str:
+    """The moment of a row of a dated book; the book's first one where there is no usable date."""
+    column = contract.time_column
+    assert column is not None
+    read = f"CAST(TRY_CAST(trim({quoted(column.name)}) AS DATE) AS TIMESTAMPTZ)"
+    return f"coalesce({read}, {first})"
