@@ -37,9 +37,6 @@ def up(
             "or service-PORTFOLIO"
         ),
     ] = None,
-    code_host: Annotated[
-        str, typer.Option(help="Where --only webserver and --only daemon find the code server")
-    ] = "127.0.0.1",
 ) -> None:
     """Start Dagster, MLflow and the services, print their links, stop them on Ctrl-C.
 
@@ -61,10 +58,31 @@ def up(
     }
     try:
         if only:
-            platform.only(home, only, host=host, asked=asked, code=code_host)
+            platform.only(home, only, host=host, asked=asked)
         platform.up(home, host=host, asked=asked, say=Console(highlight=False, soft_wrap=True))
     except (ProcessError, ContractError) as problem:
         _fail(problem)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is wrong with versions, folders, ports, databases, alerts, and what to do."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from loan_platform.engine.home import Home
+    from loan_platform.local.doctor import examine, worst
+
+    findings = examine(Home.from_environment())
+    table = Table("", "what", "seen", "what to do", box=None, pad_edge=False)
+    colours = {"ok": "green", "warning": "yellow", "problem": "red"}
+    for finding in findings:
+        level = f"[{colours[finding.level]}]{finding.level}[/]"
+        table.add_row(level, finding.subject, escape(finding.seen), escape(finding.mend))
+    Console(highlight=False).print(table)
+    if worst(findings) == "problem":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -20,6 +20,4 @@ def with_platform_policy(*parts: dg.Definitions) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    return with_platform_policy(
-        dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
-    )
+    return with_platform_policy(dg.load_from_defs_folder(path_within_project=Path(__file__).parent))

@@ -13,6 +13,7 @@ import pytest
 
 from loan_platform.contract import Contract, read_contract
 from loan_platform.engine.home import Home
+from loan_platform_tests.postgres import new_database as new_database
 
 # Read before the `isolated` fixture clears it.
 REAL_DATA = os.environ.get("LOAN_DATA_DIR")

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster._core.execution.plan.objects import StepFailureData
 from pydantic import TypeAdapter
 
 from loan_platform.alerts.delivery import VARIABLE, Delivery, Receiver, deliver, receivers
@@ -150,8 +151,7 @@ def _failed_runs(instance: dg.DagsterInstance, since: float, settled: Settled) -
 def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> str | None:
     """The failed steps and their errors, or None if failed blocking checks alone explain it.
 
-    Those have a message of their own. Only errors worded by this project are quoted: the text of
-    any other may hold a value from an applicant's row, so of those the class is named.
+    Those have a message of their own.
     """
     steps: list[str] = []
     explained = 0
@@ -165,18 +165,31 @@ def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> str | None:
             run_message = event.message
             continue
         error = event.step_failure_data.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        name = error.cls_name if error else None
-        if name == "DagsterAssetCheckFailedError":
+        if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
             explained += 1
-            continue
-        quoted = error is not None and error.message.startswith("loan_platform.")
-        said = error.message.strip().partition(": ")[2] if error and quoted else name
-        steps.append(f"step {event.step_key} failed: {said or 'no error was recorded'}")
+        else:
+            steps.append(f"step {event.step_key} failed: {_quotable(event.step_failure_data)}")
     if steps:
         return "; ".join(steps)
     return None if explained else run_message or "the run ended without saying why"
+
+
+def _quotable(failure: StepFailureData) -> str:
+    """What may leave the house of a step's error.
+
+    Errors worded by this project are quoted. The text of any other may hold a value from an
+    applicant's row, so of those the class is named.
+    """
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description  # a dg.Failure
+    error = failure.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    if error is None:
+        return "no error was recorded"
+    if error.message.startswith("loan_platform."):
+        return error.message.partition(": ")[2].strip()
+    return error.cls_name or "an error without a class"
 
 
 def _partitions_of(run: dg.DagsterRun) -> str | None:

@@ -49,7 +49,10 @@ def current_months_schedule(
     def current_months(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         first, last = open_months(contract, context.scheduled_execution_time)
         return dg.RunRequest(
-            tags={"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+            tags={
+                "dagster/asset_partition_range_start": first,
+                "dagster/asset_partition_range_end": last,
+            }
         )
 
     return current_months

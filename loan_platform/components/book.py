@@ -6,6 +6,7 @@ Not here: what they compute (`ingest`, `drift.counts`, `decisions`).
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -59,9 +60,7 @@ def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
         automation=fill_gaps(),
     )
 
-    @dg.multi_asset(
-        name=f"{contract.name}_{name}", specs=[spec], backfill_policy=backfill_policy()
-    )
+    @dg.multi_asset(name=f"{contract.name}_{name}", specs=[spec], backfill_policy=backfill_policy())
     def snapshot(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
     ) -> Iterator[dg.MaterializeResult[Any]]:
@@ -110,11 +109,11 @@ def _feature_bins(contract: Contract) -> dg.AssetsDefinition:
     def feature_bins(
         context: dg.AssetExecutionContext, config: BinsConfig, home: dg.ResourceParam[Home]
     ) -> dg.MaterializeResult[Any]:
-        from loan_platform.drift.counts import Bins, fit_bins
+        from loan_platform.drift.counts import fit_bins
 
         path = bins_path(contract, home)
         if path.is_file() and not config.refit:
-            bins = Bins.model_validate_json(path.read_text())
+            bins = read_bins(contract, home)
             context.log.info("the bins are there already; refit: true fits them anew")
         else:
             bins = fit_bins(contract, _whole_book(contract, home))
@@ -126,8 +125,25 @@ def _feature_bins(contract: Contract) -> dg.AssetsDefinition:
     return feature_bins
 
 
-def bins_path(contract: Contract, home: Home) -> Any:
+def bins_path(contract: Contract, home: Home) -> Path:
     return home.portfolio(contract.name) / "feature_bins.json"
+
+
+def read_bins(contract: Contract, home: Home) -> Any:
+    """The `drift.counts.Bins` of today.
+
+    Raises:
+        dg.Failure: none were fitted yet.
+    """
+    from loan_platform.drift.counts import Bins
+
+    path = bins_path(contract, home)
+    if not path.is_file():
+        raise dg.Failure(
+            f"{contract.name} has no feature bins yet; materialize {contract.name}/feature_bins first.",
+            allow_retries=False,
+        )
+    return Bins.model_validate_json(path.read_text())
 
 
 def _whole_book(contract: Contract, home: Home) -> pa.Table:
@@ -206,7 +222,9 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
                 try:
                     if raw.key in selected:
                         admission = admit(contract, home, month, open_month(month))
-                        months.done(raw.key, month, _admission_metadata(contract, home, month, admission))
+                        months.done(
+                            raw.key, month, _admission_metadata(contract, home, month, admission)
+                        )
                     if cleaned.key in selected:
                         rows = len(clean(contract, home, month))
                         path = home.partition(contract.name, "cleaned_features", month)
@@ -260,14 +278,9 @@ def _admission_metadata(
 
 
 def _count(contract: Contract, home: Home, month: str) -> dict[str, Any]:
-    from loan_platform.drift.counts import Bins, count
+    from loan_platform.drift.counts import count
 
-    bins_file = bins_path(contract, home)
-    if not bins_file.is_file():
-        raise SourceError(
-            f"{contract.name}: no feature bins yet; materialize {contract.name}/feature_bins first."
-        )
-    bins = Bins.model_validate_json(bins_file.read_text())
+    bins = read_bins(contract, home)
     counts = count(contract, bins, [home.partition(contract.name, "cleaned_features", month)])
     path = home.partition(contract.name, "feature_counts", month)
     write_parquet(counts.replace_schema_metadata({"bins_hash": bins.bins_hash}), path)

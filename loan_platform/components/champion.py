@@ -18,6 +18,7 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
+from loan_platform.components.book import read_bins
 from loan_platform.components.presentation import asset_spec, file_metadata, picture
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
@@ -64,6 +65,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[Any],
     ) -> dg.MaterializeResult[Any]:
         from loan_platform.registry.models import Registry
+        from loan_platform.training.pictures import draw
         from loan_platform.training.train import train
 
         cleaned = home.partitions(contract.name, "cleaned_features")
@@ -88,15 +90,15 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 "model_version": version,
                 "trained_through": record.trained_through,
                 "as_of": as_of.isoformat(),
-                "dagster/row_count": record.rows,
+                "dagster/row_count": sum(record.rows.values()),
                 "partitions": ", ".join(record.partitions),
                 "contract_hash": contract.contract_hash,
                 "policy_hash": trained.bundle.policy.policy_hash,
                 "simulated": record.simulated,
                 **_figures(record.metrics),
                 **{
-                    name: picture(png, name.replace("_", " "))
-                    for name, png in trained.evaluation.pictures.items()
+                    file.removesuffix(".png"): picture(png, file.removesuffix(".png"))
+                    for file, png in draw(trained.bundle, trained.evaluation).items()
                 },
             }
         )
@@ -194,7 +196,9 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
                 "challenger_version": challenger,
                 "champion_before": before or "none",
                 "champion_version": evidence["champion_version"] or "none",
-                "evidence": dg.MetadataValue.json(json.loads(json.dumps(verdict.evidence, default=str))),
+                "evidence": dg.MetadataValue.json(
+                    json.loads(json.dumps(verdict.evidence, default=str))
+                ),
                 "dagster/uri": path.as_uri(),
             }
         )
@@ -221,39 +225,38 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
         registry = Registry(home, contract.name)
         version = _champion_version(contract, registry)
         months = registry.load(version).record.partitions
-        baseline = total(counts_of(contract, home, months))
+        bins = read_bins(contract, home)
+        baseline = total(counts_of(contract, home, bins, months))
         path = home.portfolio(contract.name) / "baseline_stats.parquet"
-        write_parquet(
-            baseline.replace_schema_metadata({"model_version": version, "months": ",".join(months)}),
-            path,
-        )
+        origin = {"model_version": version, "months": ",".join(months)}
+        counted = baseline.schema.metadata or {}  # in which bins
+        write_parquet(baseline.replace_schema_metadata({**counted, **origin}), path)
         return dg.MaterializeResult(
             metadata={
                 **file_metadata(path, len(baseline)),
                 "champion_version": version,
                 "months": ", ".join(months),
-                "profile": dg.MetadataValue.md(baseline_profile(contract, baseline)),
+                "profile": dg.MetadataValue.md(baseline_profile(contract, bins, baseline)),
             }
         )
 
     return baseline_stats
 
 
-def counts_of(contract: Contract, home: Home, months: list[str]) -> list[Any]:
-    """Count tables of `months`, all counted in the bins of today.
+def counts_of(contract: Contract, home: Home, bins: Any, months: list[str]) -> list[Any]:
+    """Count tables of `months`, all counted in `bins`.
 
     Raises:
         dg.Failure: a month is not counted, or was counted in other bins.
     """
-    from loan_platform.components.book import bins_path
-    from loan_platform.drift.counts import Bins
-
-    bins = Bins.model_validate_json(bins_path(contract, home).read_text())
     tables, wrong = [], []
     for month in months:
         path = home.partition(contract.name, "feature_counts", month)
         table = pq.read_table(path) if path.is_file() else None
-        if table is None or (table.schema.metadata or {}).get(b"bins_hash") != bins.bins_hash.encode():
+        if (
+            table is None
+            or (table.schema.metadata or {}).get(b"bins_hash") != bins.bins_hash.encode()
+        ):
             wrong.append(month)
         else:
             tables.append(table)

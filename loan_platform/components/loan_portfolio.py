@@ -6,15 +6,18 @@ Here: which parts a portfolio has. Not here: the parts (`book`, `champion`, `mon
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import dagster as dg
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from loan_platform.components.automation import current_months_schedule
 from loan_platform.components.book import book_assets
 from loan_platform.components.champion import MODEL_ASSETS, champion_assets
 from loan_platform.components.monitoring import drift_check_key, monitoring_assets
 from loan_platform.components.retraining import retrain_sensor
-from loan_platform.contract import Contract
+from loan_platform.contract import Contract, read_contract
 
 MONTHLY_ASSETS = (
     "decisions",
@@ -24,6 +27,19 @@ MONTHLY_ASSETS = (
     "feature_counts",
     "drift_report",
 )
+
+
+class AttributesAsWritten(BaseModel):
+    """The contract before it is judged, with its JSON schema for editors and `dg check yaml`.
+
+    Dagster's own validation loses the line and the message of what a contract finds in itself.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:  # noqa: ARG003
+        return handler(Contract.__pydantic_core_schema__)
 
 
 class LoanPortfolio(dg.Component):
@@ -38,12 +54,15 @@ class LoanPortfolio(dg.Component):
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        return Contract
+        return AttributesAsWritten
 
     @classmethod
-    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> LoanPortfolio:
-        assert isinstance(attributes, Contract)
-        return cls(attributes)
+    def load(
+        cls,
+        attributes: BaseModel | None,  # noqa: ARG003
+        context: dg.ComponentLoadContext,
+    ) -> LoanPortfolio:
+        return cls(read_contract(Path(context.path) / "defs.yaml"))
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:

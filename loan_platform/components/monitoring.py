@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from loan_platform.components.automation import fill_gaps
-from loan_platform.components.book import bins_path
+from loan_platform.components.book import read_bins
 from loan_platform.components.champion import counts_of
 from loan_platform.components.months import MonthByMonth, backfill_policy, monthly
 from loan_platform.components.presentation import asset_spec, picture
@@ -54,7 +54,6 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
     def drift_report(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
     ) -> Iterator[Any]:
-        from loan_platform.drift.counts import Bins
         from loan_platform.drift.report import compare
         from loan_platform.drift.report import picture as draw
 
@@ -65,11 +64,17 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
                 allow_retries=False,
             )
         baseline = pq.read_table(baseline_file)
-        bins = Bins.model_validate_json(bins_path(contract, home).read_text())
+        bins = read_bins(contract, home)
+        if (baseline.schema.metadata or {}).get(b"bins_hash") != bins.bins_hash.encode():
+            raise dg.Failure(
+                f"{contract.name}'s baseline was counted in other bins than there are now; "
+                f"materialize {contract.name}/baseline_stats again.",
+                allow_retries=False,
+            )
         months = MonthByMonth(context)
         drifted: dict[str, str] = {}
         for month in context.partition_keys:
-            (counts,) = counts_of(contract, home, [month])
+            (counts,) = counts_of(contract, home, bins, [month])
             report = compare(contract, bins, baseline, counts, month)
             path = home.partition(contract.name, "drift_report", month).with_suffix(".json")
             write_text(report.model_dump_json(indent=1), path)

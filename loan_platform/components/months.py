@@ -45,7 +45,8 @@ class MonthByMonth:
 
     def fail(self, month: str, error: Exception) -> None:
         # Only the first line: a database's message may go on to quote the offending row.
-        self.failed[month] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        said = str(error).splitlines() or ["no message"]
+        self.failed[month] = f"{type(error).__name__}: {said[0]}"
         self.context.log.error(f"{month}: {self.failed[month]}")
 
     def results(self) -> list[dg.MaterializeResult[Any]]:

@@ -6,11 +6,15 @@ Here: the verdict on an expression alone. Not here: the statements it becomes pa
 from __future__ import annotations
 
 import difflib
+import functools
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import duckdb
 import sqlglot
 from sqlglot import exp
+from sqlglot.tokens import TokenType
 
 SQL_TYPES = {
     "number": "DOUBLE",
@@ -19,7 +23,18 @@ SQL_TYPES = {
     "text": "VARCHAR",
     "date": "DATE",
 }
-NUMERIC = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL", "U")
+NUMERIC = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE", "DECIMAL"}
+NUMERIC |= {"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+
+# What no column's range or categories rule out.
+EXTREMES: dict[str, tuple[float | str, ...]] = {
+    "number": (0.0, 1.0, -1.0, 1e308, -1e308, 5e-324),
+    "integer": (0, 1, -1, 2**53, -(2**53)),
+    "category": ("", "x"),
+    "text": ("", "x"),
+    "date": ("0001-01-01", "9999-12-31"),
+}
+MOST_PROBES = 200_000
 
 # A row's value may not depend on another row, on a clock or on chance: the service sees one row.
 _FORBIDDEN: tuple[tuple[type[exp.Expression], str], ...] = (
@@ -27,10 +42,14 @@ _FORBIDDEN: tuple[tuple[type[exp.Expression], str], ...] = (
     (exp.Window, "a window function"),
     (exp.AggFunc, "an aggregate"),
     (exp.Star, "*"),
+    (exp.UDTF, "a function that gives rows"),
     (exp.CurrentTimestamp, "the clock"),
     (exp.CurrentDate, "the clock"),
+    (exp.Localtime, "the clock"),
+    (exp.Localtimestamp, "the clock"),
     (exp.Rand, "a random number"),
 )
+_PLAIN = "write a plain expression over one row's columns"
 
 
 class ExpressionError(ValueError):
@@ -42,25 +61,35 @@ def check_expression(
     columns: dict[str, str],
     returns: Literal["number", "boolean"],
     unusable: dict[str, str | None],
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Raise `ExpressionError` unless `sql` is a portable row-wise expression over `columns`.
+    """Raise `ExpressionError` unless `sql` is a portable, total expression over a row's `columns`.
 
     `columns` maps names to contract types; `unusable` maps names that exist but may not be
-    used to the reason why.
+    used to the reason why; `ranges` to the lowest and highest value, where rows are known to keep
+    to it.
     """
+    if not sql.strip():
+        raise ExpressionError("is empty; write an SQL expression")
     try:
         tree = sqlglot.parse_one(sql, dialect="duckdb")
     except sqlglot.errors.ParseError as error:
-        problem = error.errors[0]
+        near = error.errors[0]["highlight"] if error.errors else sql
         raise ExpressionError(
-            f"not valid SQL near '{problem['highlight']}': {problem['description']}"
+            f"not valid SQL near '{near}'; check operators, brackets and quotes"
         ) from None
+    except sqlglot.errors.TokenError:
+        raise ExpressionError("not valid SQL; close every quote and comment") from None
     for kind, what in _FORBIDDEN:
         if isinstance(tree, kind) or tree.find(kind):
-            raise ExpressionError(f"uses {what}; write a plain expression over one row's columns")
-    for reference in tree.find_all(exp.Column):
-        _check_reference(reference.name, columns, unusable)
-    _check_binding(sql, columns, returns)
+            raise ExpressionError(f"uses {what}; {_PLAIN}")
+    used = [reference.name for reference in tree.find_all(exp.Column)]
+    for name in used:
+        _check_reference(name, columns, unusable)
+    with _engine().cursor() as connection:
+        _check_functions(sql)
+        _check_binding(connection, sql, columns, returns)
+        _check_total(connection, sql, columns, ranges or {}, used)
     try:
         sqlglot.parse_one(tree.sql(dialect="spark"), dialect="spark")
     except sqlglot.errors.SqlglotError as error:
@@ -78,17 +107,71 @@ def _check_reference(name: str, columns: dict[str, str], unusable: dict[str, str
     raise ExpressionError(f"unknown column {name}; {hint}")
 
 
-def _check_binding(sql: str, columns: dict[str, str], returns: str) -> None:
+@functools.cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """Opened once: that takes longer than all the checks. One thread, so a fork does no harm."""
+    return duckdb.connect(config={"threads": 1})
+
+
+@functools.cache
+def _changing_functions() -> frozenset[str]:
+    """Functions that DuckDB itself says may answer differently from one call to the next."""
+    listed = _engine().execute(
+        "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'"
+    )
+    return frozenset(name for (name,) in listed.fetchall())
+
+
+def _check_functions(sql: str) -> None:
+    for token, after in itertools.pairwise(sqlglot.tokenize(sql, dialect="duckdb")):
+        name = token.text.lower()
+        if after.token_type is TokenType.L_PAREN and name in _changing_functions():
+            raise ExpressionError(f"uses {name}(), which is not the same at every call; {_PLAIN}")
+
+
+def _check_binding(
+    connection: duckdb.DuckDBPyConnection, sql: str, columns: dict[str, str], returns: str
+) -> None:
     row = ", ".join(f'NULL::{SQL_TYPES[kind]} AS "{name}"' for name, kind in columns.items())
     try:
-        with duckdb.connect() as connection:
-            described = connection.execute(
-                f"DESCRIBE SELECT ({sql}) AS value FROM (SELECT {row})"
-            ).fetchone()
+        described = connection.execute(
+            f"DESCRIBE SELECT ({sql}) AS value FROM (SELECT {row})"
+        ).fetchone()
     except duckdb.Error as error:
-        raise ExpressionError(str(error).split("\n\n")[0].replace("\n", " ")) from None
+        raise ExpressionError(_first_line(error)) from None
     assert described is not None
     found = described[1]
-    fits = found == "BOOLEAN" if returns == "boolean" else found.startswith(NUMERIC)
-    if not fits:
+    fits = found == "BOOLEAN" if returns == "boolean" else found.split("(")[0] in NUMERIC
+    if not fits or found.endswith("]"):
         raise ExpressionError(f"gives {found}, but must give a {returns}")
+
+
+def _check_total(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    columns: dict[str, str],
+    ranges: Mapping[str, tuple[float, float]],
+    used: Iterable[str],
+) -> None:
+    """Try the expression on extreme rows: one row it fails on would fail every row beside it."""
+    probes: dict[str, list[float | str | None]] = {}
+    axes = ["(SELECT 1)"]
+    for position, name in enumerate(dict.fromkeys(used)):
+        low, high = ranges.get(name, (-float("inf"), float("inf")))
+        extremes = [v for v in EXTREMES[columns[name]] if isinstance(v, str) or low < v < high]
+        probes[f"v{position}"] = [None, *ranges.get(name, ()), *extremes]
+        axes.append(f'(SELECT unnest($v{position})::{SQL_TYPES[columns[name]]} AS "{name}")')
+    try:
+        connection.execute(
+            f"SELECT ({sql}) AS value FROM {' CROSS JOIN '.join(axes)} LIMIT {MOST_PROBES}", probes
+        ).fetchall()
+    except duckdb.Error as error:
+        why = _first_line(error).split(" Use TRY(")[0].rstrip(".!")
+        raise ExpressionError(
+            f"fails on a row it may meet: {why}. "
+            "Guard it: nullif() below a division, TRY_CAST() for a cast, ::double in a product"
+        ) from None
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).split("\n\n")[0].replace("\n", " ")

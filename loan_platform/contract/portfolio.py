@@ -92,6 +92,8 @@ class Column(Section):
                 f"a {self.type} column cannot be a feature as it is; "
                 "set role: ignored with a reason, or make a feature from it in features:",
             )
+        if self.role in ("key", "time") and self.nulls == "allowed":
+            yield "nulls", f"every row needs its {self.role}; remove nulls: allowed"
         if self.monotone and not (numeric and self.role == "feature"):
             yield "monotone", "only a numeric feature has a monotone direction; remove it"
 
@@ -192,7 +194,9 @@ class PolicySettings(Section):
 
 class Training(Section):
     seed: int = 7
-    minimum_rows: int = Field(500, ge=50, description="Fewer rows with a known outcome: no training")
+    minimum_rows: int = Field(
+        500, ge=50, description="Fewer rows with a known outcome: no training"
+    )
     floor_auc: Probability = Field(0.6, description="No version below this is ever promoted")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
@@ -250,7 +254,20 @@ class Simulation(Section):
     rows: int = Field(ge=100, le=5_000_000)
     bad_rate: Annotated[float, Field(gt=0, lt=1)]
     duplicate_rate: Probability = 0.0
-    probabilities: list[Probability] = [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1]
+    probabilities: list[Probability] = [
+        0,
+        0.01,
+        0.05,
+        0.1,
+        0.25,
+        0.5,
+        0.75,
+        0.9,
+        0.95,
+        0.99,
+        0.999,
+        1,
+    ]
     columns: dict[str, SimulatedColumn]
 
 
@@ -323,7 +340,9 @@ class Contract(Section):
     @property
     def categorical_inputs(self) -> dict[str, list[str]]:
         """Allowed values of each categorical model input, in code order."""
-        return {c.name: list(c.categories or []) for c in self.feature_columns if c.type == "category"}
+        return {
+            c.name: list(c.categories or []) for c in self.feature_columns if c.type == "category"
+        }
 
     @property
     def monotone_directions(self) -> list[int]:
@@ -363,7 +382,7 @@ class Contract(Section):
             name = column.name.lower()
             if name in seen:
                 yield ("columns", index, "name"), f"{column.name} is listed twice; remove one"
-            if name in PLATFORM_COLUMNS and column.role not in ("key", "outcome", "time"):
+            if name in PLATFORM_COLUMNS and column.role in ("feature", "protected"):
                 yield (
                     ("columns", index, "name"),
                     f"{column.name} is a name the platform uses itself; rename the column",
@@ -409,15 +428,20 @@ class Contract(Section):
                 yield path, f"{day} is not the first day of a month; write {day:%Y-%m}-01"
 
     def _expression_problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        names = {column.name.lower() for column in self.columns}
+        names = {column.name.lower() for column in self.columns} | set(PLATFORM_COLUMNS)
         typed = {c.name: c.type for c in self.columns if c.role in ("feature", "protected", "time")}
         usable = {c.name: c.type for c in self.feature_columns}
         out = {c.name: c.reason for c in self.columns if c.name not in usable}
+        # What a feature sees was admitted; a rule also sees values outside their range.
+        ranges = {c.name: c.range for c in self.feature_columns if c.range}
         for name, feature in self.features.items():
             if name.lower() in names:
-                yield ("features", name), f"{name} is a column already; give the feature another name"
+                yield (
+                    ("features", name),
+                    f"{name} is a column already; give the feature another name",
+                )
             try:
-                check_expression(feature.sql, usable, "number", out)
+                check_expression(feature.sql, usable, "number", out, ranges)
             except ExpressionError as error:
                 yield ("features", name, "sql"), str(error)
         for index, rule in enumerate(self.rules):

@@ -31,12 +31,17 @@ def read_contract(path: Path) -> Contract:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ContractError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ContractError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ContractError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ContractError(f"{path}:{line}: not valid YAML: {error.reason}") from None
     if node is None or not isinstance(document, dict) or "attributes" not in document:
         raise ContractError(f"{path}:1: no attributes: block; a contract lies under attributes:")
     lines = _lines(node)
@@ -94,6 +99,8 @@ def _say(problem: dict[str, Any]) -> str:
             return "is missing; add it"
         case "extra_forbidden":
             return "is not a key of a contract here; check the spelling or remove it"
+        case "string_type":
+            return "must be text; put it in quotes"
         case "literal_error":
             return f"{problem['input']!r} is not one of {problem['ctx']['expected']}"
         case _:

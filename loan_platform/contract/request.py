@@ -174,8 +174,8 @@ def _annotation(column: Column) -> Any:
                 WithJsonSchema({"type": "integer", **_bounds(column)}),
             ]
         case _:
-            low, high = column.range or (None, None)
-            kind = Annotated[float, Field(ge=low, le=high)]
+            bounds = column.range or (None, None)
+            kind = Annotated[float, Field(ge=bounds[0], le=bounds[1])]
     return kind | None if column.nulls == "allowed" else kind
 
 

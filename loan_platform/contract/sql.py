@@ -28,6 +28,12 @@ def number(value: float) -> str:
     return f"{float(value)!r}::double"
 
 
+def date(text: str) -> str:
+    """The day a text names, or NULL. 'infinity' is a date to DuckDB, and no month has it."""
+    day = f"TRY_CAST({text} AS date)"
+    return f"CASE WHEN {day} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN {day} END"
+
+
 def typed_sql(contract: Contract, relation: str) -> str:
     """Rows of `relation` (all columns text, plus `_row`) typed, with the reasons to refuse each.
 
@@ -60,9 +66,7 @@ def outcome_sql(contract: Contract) -> str:
     """Expression over `_outcome_text`: 1 bad, 0 good, NULL not known."""
     bad = ", ".join(literal(value) for value in contract.outcome.bad)
     good = ", ".join(literal(value) for value in contract.outcome.good)
-    return (
-        f"CASE WHEN _outcome_text IN ({bad}) THEN 1 WHEN _outcome_text IN ({good}) THEN 0 ELSE NULL END"
-    )
+    return f"CASE WHEN _outcome_text IN ({bad}) THEN 1 WHEN _outcome_text IN ({good}) THEN 0 ELSE NULL END"
 
 
 def refusal_sql(contract: Contract) -> str:
@@ -102,7 +106,8 @@ def matrix_sql(contract: Contract, relation: str, also: tuple[str, ...] = ()) ->
     for name in contract.model_inputs:
         if name in codes:
             cases = " ".join(
-                f"WHEN {literal(value)} THEN {number(code)}" for code, value in enumerate(codes[name])
+                f"WHEN {literal(value)} THEN {number(code)}"
+                for code, value in enumerate(codes[name])
             )
             expression = f"CASE {quoted(name)} {cases} ELSE NULL END"
         else:
@@ -132,6 +137,8 @@ def _typed(column: Column) -> str:
             value = f"TRY_CAST({text} AS double)"
             whole = f"abs({value}) <= {number(2**53)} AND {value} = floor({value})"
             return f"CASE WHEN {whole} THEN TRY_CAST({value} AS bigint) ELSE NULL END"
+        case "date":
+            return date(text)
         case _:
             return f"TRY_CAST({text} AS {SQL_TYPES[column.type]})"
 
@@ -163,7 +170,9 @@ def _column_refusals(column: Column) -> list[str]:
 
 def _outcome_refusal(contract: Contract) -> str:
     name = contract.outcome_column.name
-    values = [*contract.outcome.bad, *contract.outcome.good]
+    # A listed value that is neither (open, current) says that the outcome is not known yet.
+    undecided = contract.outcome_column.categories or []
+    values = dict.fromkeys([*contract.outcome.bad, *contract.outcome.good, *undecided])
     listed = ", ".join(literal(value) for value in values)
     return (
         f"CASE WHEN _outcome_text NOT IN ({listed}) "

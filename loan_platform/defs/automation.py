@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from loan_platform.components.alerting import alert_sensor
+
 # Asks for what the assets' own conditions call for: the months that are missing or failed.
 partition_gaps = dg.AutomationConditionSensorDefinition(
     "partition_gaps",
@@ -9,3 +11,5 @@ partition_gaps = dg.AutomationConditionSensorDefinition(
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
 )
+
+alerts = alert_sensor()

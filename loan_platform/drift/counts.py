@@ -77,7 +77,7 @@ class NumericBins(BaseModel):
             return [Cell("any value", "above", f"{x} IS NOT NULL"), missing]
         inside = [
             Cell(
-                self.label(over, upto),
+                self.label(index, index),
                 "inside",
                 f"{x} {'>' if index else '>='} {number(over)} AND {x} <= {number(upto)}",
             )
@@ -91,10 +91,11 @@ class NumericBins(BaseModel):
             missing,
         ]
 
-    def label(self, over: float, upto: float) -> str:
-        """How people read the range (over, upto]; from `low` it is [low, upto]."""
-        first = over + 1 if self.whole and over != self.low else over
-        return readable(upto) if first >= upto else f"{readable(first)} to {readable(upto)}"
+    def label(self, first: int, last: int) -> str:
+        """How people read the range from the `first` to the `last` cell inside."""
+        over, upto = self.bounds[first][0], self.bounds[last][1]
+        start = over + 1 if self.whole and first > 0 else over
+        return readable(upto) if start >= upto else f"{readable(start)} to {readable(upto)}"
 
     def quantile(self, counts: NDArray[np.int64], probability: float) -> float | None:
         """Quantile read off fine counts, linear within a cell; None when no value is present.
@@ -309,26 +310,21 @@ def merge(groups: Iterable[Group], counts: NDArray[np.int64]) -> NDArray[np.int6
 
 def _merged(feature: NumericBins, counts: NDArray[np.int64], wanted: int) -> tuple[Group, ...]:
     cells = feature.cells()
-    inside = [index for index, cell in enumerate(cells) if cell.place == "inside"]
-    mass = counts[inside]
+    mass = np.where([cell.place == "inside" for cell in cells], counts, 0)
     middle = (np.cumsum(mass) - mass / 2) / max(int(mass.sum()), 1)
     slot = np.minimum((middle * wanted).astype(int), wanted - 1)
-    bounds = dict(zip(inside, feature.bounds, strict=True))
     groups = []
-    for _, members in itertools.groupby(zip(slot, inside, strict=True), key=lambda pair: pair[0]):
-        indices = tuple(index for _, index in members)
-        label = feature.label(bounds[indices[0]][0], bounds[indices[-1]][1])
-        groups.append(Group(label, "inside", indices))
-    apart = {
-        index: Group(cell.label, cell.place, (index,))
-        for index, cell in enumerate(cells)
-        if cell.place != "inside"
-    }
-    return (
-        *(group for index, group in apart.items() if not inside or index < inside[0]),
-        *groups,
-        *(group for index, group in apart.items() if inside and index > inside[-1]),
-    )
+    for (place, _), members in itertools.groupby(
+        range(len(cells)), key=lambda index: (cells[index].place, slot[index])
+    ):
+        indices = tuple(members)
+        label = (
+            feature.label(indices[0] - 1, indices[-1] - 1)  # cell 0 lies below the first inside
+            if place == "inside"
+            else cells[indices[0]].label
+        )
+        groups.append(Group(label, place, indices))
+    return tuple(groups)
 
 
 def _value(feature: NumericBins | CategoryBins) -> str:

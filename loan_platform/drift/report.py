@@ -39,6 +39,7 @@ Question = Literal["distribution", "missing", "unseen", "out_of_range", "vanishe
 
 WARN, ALERT = 0.1, 0.2
 NOTEWORTHY = 0.01  # p of the rank test below which a sentence speaks of the median
+MOST_BARS = 14  # of a category with many values, the picture shows those that moved most
 COLOURS = {"none": "#9aa5b1", "notice": "#4c78a8", "warn": "#e0912f", "alert": "#c8372d"}
 
 
@@ -439,9 +440,11 @@ def _draw_psi(axes: Axes, ranked: Sequence[FeatureDrift], floor: float) -> None:
 
 
 def _draw_shares(axes: Axes, one: FeatureDrift) -> None:
-    shown = [share for share in one.bins if share.baseline or share.current]
+    most = {share.label for share in one.explanation(MOST_BARS)}
+    occupied = [share for share in one.bins if share.baseline or share.current]
+    shown = [s for s in occupied if len(occupied) <= MOST_BARS or s.label in most]
     at = np.arange(len(shown))
-    for offset, side, colour in ((-0.2, "baseline", "#9aa5b1"), (0.2, "current", "#c8372d")):
+    for offset, side, colour in ((-0.2, "baseline", "#9aa5b1"), (0.2, "current", "#1f4e79")):
         rows = np.array([getattr(share, side) for share in shown])
         total = max(sum(getattr(share, side) for share in one.bins), 1)
         axes.barh(at + offset, 100 * rows / total, height=0.4, color=colour, label=side)

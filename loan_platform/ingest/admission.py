@@ -59,7 +59,7 @@ def admit(contract: Contract, home: Home, month: str, book: Book) -> Admission:
     write_parquet(accepted, home.partition(contract.name, "raw_loans", month))
     write_parquet(quarantine, home.partition(contract.name, "quarantine", month))
     from_service = accepted["origin"].to_pylist().count("service")
-    refused_from_service = quarantine["origin"].to_pylist().count("service")
+    refused_from_service = quarantine["_origin"].to_pylist().count("service")
     return Admission(
         rows=len(accepted) + len(quarantine),
         accepted=len(accepted),
@@ -87,9 +87,10 @@ def raw_loans_sql(contract: Contract, relation: str) -> str:
     outcome = f"CAST({outcome_sql(contract)} AS bigint)"
     return (
         f"WITH typed AS (\n{typed_sql(contract, relation)}\n)\n"
-        f"SELECT application_id, applied_at, origin, {outcome} AS outcome,\n"
-        f"  CASE WHEN {outcome} IS NOT NULL THEN outcome_known_at END AS outcome_known_at,\n"
-        f"  CASE WHEN {outcome} IS NOT NULL THEN outcome_source END AS outcome_source,\n"
+        "SELECT _application_id AS application_id, _applied_at AS applied_at, _origin AS origin,\n"
+        f"  {outcome} AS outcome,\n"
+        f"  CASE WHEN {outcome} IS NOT NULL THEN _outcome_known_at END AS outcome_known_at,\n"
+        f"  CASE WHEN {outcome} IS NOT NULL THEN _outcome_source END AS outcome_source,\n"
         f"  {kept}\nFROM typed JOIN {relation} AS staged ON staged._row = typed._row\n"
         "WHERE _refused = '' AND _misplaced = ''\nORDER BY staged._row"
     )
@@ -111,16 +112,14 @@ def _stage(
     decisions = home.partition(contract.name, "decisions", month)
     served = 0
     if decisions.is_file():
-        connection.execute(
-            f"CREATE TABLE served AS {_served_sql(contract, home, month)}"
-        )
+        connection.execute(f"CREATE TABLE served AS {_served_sql(contract, home, month)}")
         counted = connection.execute("SELECT count(*) FROM served").fetchone()
         served = counted[0] if counted else 0
         rows += (
             " UNION ALL SELECT (SELECT coalesce(max(_row), 0) FROM staged) + row_number() OVER "
-            "(ORDER BY applied_at, application_id), application_id, applied_at, 'service', "
-            f"outcome_known_at, outcome_source, {_raw_columns(contract)} FROM served "
-            "WHERE application_id NOT IN (SELECT application_id FROM staged)"
+            "(ORDER BY _applied_at, _application_id), _application_id, _applied_at, 'service', "
+            f"_outcome_known_at, _outcome_source, {_raw_columns(contract)} FROM served ANTI JOIN "
+            "staged ON staged._application_id = served._application_id"
         )
     connection.execute(f"CREATE TABLE month_rows AS {_place_sql(contract, month, rows)}")
     return served
@@ -132,10 +131,10 @@ def _raw_columns(contract: Contract) -> str:
 
 def _book_sql(contract: Contract) -> str:
     """The staged rows of the lender's book, with when their outcome became known."""
-    known = f"applied_at + INTERVAL {contract.outcome.matures_after_days} DAY"
+    known = f"_applied_at + INTERVAL {contract.outcome.matures_after_days} DAY"
     return (
-        f"SELECT _row, application_id, applied_at, 'book' AS origin, {known} AS outcome_known_at, "
-        f"'book' AS outcome_source, {_raw_columns(contract)} FROM staged"
+        f"SELECT _row, _application_id, _applied_at, 'book' AS _origin, {known} AS "
+        f"_outcome_known_at, 'book' AS _outcome_source, {_raw_columns(contract)} FROM staged"
     )
 
 
@@ -145,17 +144,18 @@ def _place_sql(contract: Contract, month: str | None, rows: str) -> str:
     if month is not None:
         start, end = (f"TIMESTAMPTZ {literal(moment.isoformat())}" for moment in window(month))
         outside = (
-            f"CASE WHEN applied_at < {start} OR applied_at >= {end} "
+            f"CASE WHEN _applied_at < {start} OR _applied_at >= {end} "
             f"THEN {literal(f'dated outside {month}')} END"
         )
     if contract.duplicates == "keep":
-        turn = "row_number() OVER (PARTITION BY application_id ORDER BY _row)"
+        turn = "row_number() OVER (PARTITION BY _application_id ORDER BY _row)"
         return (
-            f"SELECT * REPLACE (application_id || CASE WHEN {turn} > 1 THEN '-' || {turn} ELSE '' END "
-            f"AS application_id), coalesce({outside}, '') AS _misplaced FROM ({rows})"
+            f"SELECT * REPLACE (_application_id || CASE WHEN {turn} > 1 THEN '-' || {turn} ELSE '' "
+            f"END AS _application_id), coalesce({outside}, '') AS _misplaced FROM ({rows})"
         )
-    first = "min(_row) OVER (PARTITION BY application_id)"
-    duplicate = f"CASE WHEN _row > {first} THEN 'duplicate of row ' || {first} END"
+    first = "min(_row) OVER (PARTITION BY _application_id)"
+    again = f"_application_id IS NOT NULL AND _row > {first}"
+    duplicate = f"CASE WHEN {again} THEN 'duplicate of row ' || {first} END"
     return f"SELECT *, concat_ws('; ', {duplicate}, {outside}) AS _misplaced FROM ({rows})"
 
 
@@ -181,8 +181,8 @@ def _served_sql(contract: Contract, home: Home, month: str) -> str:
         for c in contract.columns
     )
     return (
-        "SELECT decided.application_id, decided.applied_at, labels.known_at AS outcome_known_at, "
-        f"labels.source AS outcome_source, {texts} "
+        "SELECT decided.application_id AS _application_id, decided.applied_at AS _applied_at, "
+        f"labels.known_at AS _outcome_known_at, labels.source AS _outcome_source, {texts} "
         "FROM (SELECT * FROM "
         f"{duck.parquet(home.partition(contract.name, 'decisions', month))} "
         "QUALIFY row_number() OVER (PARTITION BY application_id "
@@ -197,9 +197,9 @@ def _decide(contract: Contract, connection: duckdb.DuckDBPyConnection) -> tuple[
     no_raw = ", ".join(f"NULL AS {quoted(c.name)}" for c in contract.columns)
     quarantine = connection.sql(
         f"WITH typed AS (\n{typed_sql(contract, 'month_rows')}\n)\n"
-        "SELECT CAST(staged._row AS BIGINT) AS row, application_id, origin, "
-        "concat_ws('; ', nullif(_refused, ''), nullif(_misplaced, '')) AS reason, "
-        f"NULL::VARCHAR AS line, {raw}\n"
+        "SELECT CAST(staged._row AS BIGINT) AS _row, _application_id, _origin, "
+        "concat_ws('; ', nullif(_refused, ''), nullif(_misplaced, '')) AS _reason, "
+        f"NULL::VARCHAR AS _line, {raw}\n"
         "FROM typed JOIN month_rows AS staged ON staged._row = typed._row\n"
         "WHERE _refused <> '' OR _misplaced <> ''\n"
         f"UNION ALL SELECT CAST(_row AS BIGINT), NULL, 'book', reason, line, {no_raw} "
@@ -210,7 +210,7 @@ def _decide(contract: Contract, connection: duckdb.DuckDBPyConnection) -> tuple[
 
 def _count_reasons(quarantine: pa.Table) -> dict[str, int]:
     counted: Counter[str] = Counter()
-    for reasons in quarantine["reason"].to_pylist():
+    for reasons in quarantine["_reason"].to_pylist():
         for reason in reasons.split("; "):
             counted["duplicate" if reason.startswith("duplicate of row") else reason] += 1
     return dict(counted.most_common())

@@ -5,7 +5,11 @@ Here: the file as it arrives. Not here: which rows are admitted (`admission`).
 
 from __future__ import annotations
 
+import csv
 import difflib
+import gzip
+import hashlib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +20,7 @@ import pyarrow as pa
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import KEY_FORMAT, keys, window
-from loan_platform.contract.sql import literal, quoted
+from loan_platform.contract.sql import date, literal, quoted
 from loan_platform.engine import duck
 from loan_platform.engine.home import Home, data_directories
 
@@ -53,17 +57,24 @@ def locate(contract: Contract, home: Home) -> Location:
             "the contract has no simulation: section to draw a stand-in from. "
             "Set LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
         )
-    from loan_platform.ingest.simulate import write_simulated
+    drawn = stand_in_path(contract, home)
+    if not drawn.is_file():
+        from loan_platform.ingest.simulate import write_simulated
 
-    drawn = home.portfolio(contract.name) / "simulated" / "book.csv.gz"
-    write_simulated(contract, drawn)
+        write_simulated(contract, drawn)
     return Location(drawn, simulated=True)
+
+
+def stand_in_path(contract: Contract, home: Home) -> Path:
+    """Where the stand-in book lies; other figures in the contract, another file."""
+    figures = hashlib.sha256(repr(contract.simulation).encode()).hexdigest()[:12]
+    return home.portfolio(contract.name) / "simulated" / f"book-{figures}.csv.gz"
 
 
 def _existing(contract: Contract, candidates: list[Path]) -> Path:
     for candidate in candidates:
         if contract.source.one_file_a_partition:
-            if candidate.parent.is_dir():
+            if Path(str(candidate).split("{partition}")[0] + "_").parent.is_dir():
                 return candidate
         elif candidate.is_file():
             return candidate
@@ -77,8 +88,9 @@ def _existing(contract: Contract, candidates: list[Path]) -> Path:
 class Book:
     """A source staged in memory, from which months are taken.
 
-    The staged table `book` has every contract column as text, and `_row` (1-based, in file
-    order), `application_id`, `applied_at` (UTC) and `_month` ('YYYY-MM').
+    The staged table `book` has every contract column as text, and beside them, under names no
+    column can have: `_row` (1-based, in file order), `_application_id`, `_applied_at` (UTC) and
+    `_month` ('YYYY-MM').
     """
 
     def __init__(
@@ -136,35 +148,28 @@ def open_book(contract: Contract, location: Location, month: str | None = None) 
 
 def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
     """Read the file into `text`, and its unreadable lines into `rejected`; return unlisted columns."""
-    reading = (
-        f"read_parquet({literal(str(path))})"
-        if path.suffix == ".parquet"
-        else f"read_csv({literal(str(path))}, all_varchar = true, header = true, delim = ',', "
-        "quote = '\"', escape = '\"', store_rejects = true)"
-    )
     try:
-        header = [row[0] for row in connection.execute(f"DESCRIBE FROM {reading}").fetchall()]
+        header, reading = _reading(connection, path)
         _require_columns(contract, header, path)
         texts = ", ".join(
-            f"CAST({quoted(c.name)} AS VARCHAR) AS {quoted(c.name)}" for c in contract.columns
+            f"CAST(c{header.index(c.name)} AS VARCHAR) AS {quoted(c.name)}"
+            for c in contract.columns
         )
         connection.execute(
             f"CREATE TABLE text AS SELECT row_number() OVER () AS _row, {texts} FROM {reading}"
         )
-    except duckdb.Error as error:
+    except (duckdb.Error, csv.Error, zlib.error, EOFError, OSError) as error:
         # The full message of a CSV error holds the offending line: an applicant's data.
         what = str(error).split("\n")[0].split(": ", 1)[-1]
         raise SourceError(
-            f"{contract.name}: {path} cannot be read: {what}. "
+            f"{contract.name}: {path} cannot be read: {what.rstrip('.')}. "
             "Check that the file is complete and is comma-separated with a header line, or Parquet."
         ) from None
     kept_rejects = connection.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
     ).fetchone()
     connection.execute(
-        "CREATE TABLE rejected AS SELECT line AS _row, string_agg(DISTINCT "
-        "'malformed line: ' || lower(replace(error_type::VARCHAR, '_', ' ')), '; ') AS reason, "
-        "any_value(csv_line) AS line FROM reject_errors GROUP BY line"
+        REJECTED_SQL
         if kept_rejects and kept_rejects[0]
         else "CREATE TABLE rejected (_row BIGINT, reason VARCHAR, line VARCHAR)"
     )
@@ -172,7 +177,46 @@ def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path:
     return [name for name in header if name not in listed]
 
 
+# A quote that is never closed swallows the lines after it: each of them is refused, none vanishes.
+REJECTED_SQL = """
+CREATE TABLE rejected AS
+WITH records AS (
+  SELECT line AS first,
+    string_split(replace(coalesce(any_value(csv_line), ''), chr(13), ''), chr(10)) AS lines,
+    string_agg(DISTINCT lower(replace(error_type::VARCHAR, '_', ' ')), ', '
+      ORDER BY lower(replace(error_type::VARCHAR, '_', ' '))) AS why
+  FROM reject_errors GROUP BY line
+), spread AS (
+  SELECT first, why, generate_subscripts(lines, 1) AS position, unnest(lines) AS line FROM records
+)
+SELECT first + position - 1 AS _row, 'malformed line: ' || why AS reason, line
+FROM spread WHERE position = 1 OR line <> ''
+"""
+
+
+def _reading(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], str]:
+    """Column names of the file, and a FROM clause that gives the columns as c0, c1, ..."""
+    if path.suffix == ".parquet":
+        parquet = f"read_parquet({literal(str(path))})"
+        header = [row[0] for row in connection.execute(f"DESCRIBE FROM {parquet}").fetchall()]
+        return header, f"{parquet} AS file({', '.join(f'c{i}' for i in range(len(header)))})"
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
+        header = [name.strip() for name in next(csv.reader(file), [])]
+    # Nothing is detected: what a few first lines look like must not decide how the rest is read.
+    columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(header)))
+    return header, (
+        f"read_csv({literal(str(path))}, auto_detect = false, header = true, delim = ',', "
+        f"quote = '\"', escape = '\"', store_rejects = true, columns = {{{columns}}})"
+    )
+
+
 def _require_columns(contract: Contract, header: list[str], path: Path) -> None:
+    if twice := [c.name for c in contract.columns if header.count(c.name) > 1]:
+        raise SourceError(
+            f"{contract.name}: {path} has more than one column {', '.join(twice)}. "
+            "Mend the file's header: each name stands there once."
+        )
     missing = [c.name for c in contract.columns if c.name not in header]
     if not missing:
         return
@@ -194,7 +238,11 @@ def _stage_book(
         ", ".join(f"coalesce(trim({quoted(c.name)}), '')" for c in contract.columns)
     )
     key = contract.key_column
-    identity = f"trim({quoted(key.name)})" if key else f"'row-' || substr(md5({content}), 1, 20)"
+    identity = (
+        f"nullif(trim({quoted(key.name)}), '')"
+        if key
+        else f"'row-' || substr(md5({content}), 1, 20)"
+    )
     first = f"TIMESTAMPTZ '{contract.time.first_day} 00:00:00+00'"
     if contract.time.replay:
         moment, line_moment = _replayed(contract, content), _replayed(contract, "line")
@@ -202,10 +250,12 @@ def _stage_book(
         moment, line_moment = _dated(contract, first), first
     # A row dated before the book begins lies in its first month, where admission refuses it:
     # no row is ever without a month.
-    placed = literal(month) if month else f"strftime(greatest({{}}, {first}), {literal(KEY_FORMAT)})"
+    placed = (
+        literal(month) if month else f"strftime(greatest({{}}, {first}), {literal(KEY_FORMAT)})"
+    )
     connection.execute(
-        f"CREATE TABLE book AS SELECT *, {placed.format('applied_at')} AS _month FROM "
-        f"(SELECT *, {identity} AS application_id, {moment} AS applied_at FROM text)"
+        f"CREATE TABLE book AS SELECT *, {placed.format('_applied_at')} AS _month FROM "
+        f"(SELECT *, {identity} AS _application_id, {moment} AS _applied_at FROM text)"
     )
     connection.execute(
         f"CREATE TABLE malformed AS SELECT *, {placed.format(line_moment)} AS _month FROM rejected"
@@ -231,5 +281,5 @@ def _dated(contract: Contract, first: str) -> str:
     """The moment of a row of a dated book; the book's first one where there is no usable date."""
     column = contract.time_column
     assert column is not None
-    read = f"CAST(TRY_CAST(trim({quoted(column.name)}) AS DATE) AS TIMESTAMPTZ)"
-    return f"coalesce({read}, {first})"
+    day = date(f"trim({quoted(column.name)})")
+    return f"coalesce(CAST({day} AS TIMESTAMPTZ), {first})"

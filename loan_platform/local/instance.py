@@ -15,8 +15,6 @@ import yaml
 from loan_platform.engine.files import write_text
 from loan_platform.engine.home import PROJECT_ROOT, Home
 
-CODE_LOCATION = "loan_platform"
-
 # Nothing calls home. Dagster itself reads its switch from dagster.yaml, its uploader from here.
 TELEMETRY_OFF = {
     "BENTOML_DO_NOT_TRACK": "true",
@@ -26,15 +24,14 @@ TELEMETRY_OFF = {
 }
 
 
-def prepare(home: Home, *, code_host: str = "127.0.0.1", code_port: int = 4000) -> None:
-    """Write the instance's `dagster.yaml` and `workspace.yaml` where they differ.
-
-    `workspace.yaml` names the code server that webserver and daemon share.
-    """
+def prepare(home: Home) -> None:
+    """Write the instance's `dagster.yaml` below the home folder, where it differs."""
     settings = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text(encoding="utf-8"))
-    _write_yaml(instance_settings(settings, home), home.dagster / "dagster.yaml")
-    server = {"location_name": CODE_LOCATION, "host": code_host, "port": code_port}
-    _write_yaml({"load_from": [{"grpc_server": server}]}, home.dagster / "workspace.yaml")
+    text = "# Written by loan_platform; change dagster.yaml at the project's root instead.\n"
+    text += yaml.safe_dump(instance_settings(settings, home), sort_keys=False)
+    path = home.dagster / "dagster.yaml"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_text(text, path)
 
 
 def instance_settings(settings: Mapping[str, Any], home: Home) -> dict[str, Any]:
@@ -65,10 +62,3 @@ def environment(home: Home) -> dict[str, str]:
         # Processes work in the home folder; a relative path is meant from here.
         settings["LOAN_DATA_DIR"] = str(Path(data).expanduser().absolute())
     return settings
-
-
-def _write_yaml(content: Mapping[str, Any], path: Path) -> None:
-    text = "# Written by loan_platform; change dagster.yaml at the project's root instead.\n"
-    text += yaml.safe_dump(dict(content), sort_keys=False)
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        write_text(text, path)

@@ -72,6 +72,7 @@ class Supervisor:
         self._keep_open = keep_open
         self._children: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
         self._ready: set[str] = set()
+        self._family: set[psutil.Process] = set()
         self._asked_to_stop = threading.Event()
         self._impatient = threading.Event()
         self._handlers: dict[int, object] = {}
@@ -135,10 +136,11 @@ class Supervisor:
         begun = time.monotonic()
         waiting = [p for name, (p, _) in self._children.items() if name not in self._ready]
         while waiting:
-            self._look()
+            self.check()
             for program in [program for program in waiting if program.ready()]:
                 waiting.remove(program)
                 self._ready.add(program.name)
+                self._remember_family()
                 yield program, time.monotonic() - begun
             if waiting and time.monotonic() - begun > timeout:
                 names = ", ".join(program.name for program in waiting)
@@ -156,9 +158,9 @@ class Supervisor:
     def watch(self) -> None:
         """Return only by an exception: `Interrupted`, or `ProcessError` when a program ends."""
         while True:
-            self._look()
+            self.check()
 
-    def _look(self) -> None:
+    def check(self) -> None:
         """One look at stop requests and at the children, taking a fifth of a second."""
         if self._asked_to_stop.wait(_POLL_SECONDS):
             raise Interrupted
@@ -176,34 +178,44 @@ class Supervisor:
             return ""
         return "\n".join(f"  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
+    def _remember_family(self) -> None:
+        """Note every process below the children.
+
+        Once a child is gone, what it started can no longer be found: it has another parent then,
+        and may have left the child's session (BentoML's workers do, and keep their port).
+        """
+        for _, child in self._children.values():
+            if child.poll() is None:  # else its id may be a stranger's by now
+                self._family |= _tree(child.pid)
+
     def stop(self) -> None:
         """Stop every child and whatever it started: SIGTERM, then SIGKILL after the patience."""
         children = [child for _, child in self._children.values()]
-        # Read the tree before: once a parent is gone its children can no longer be found, and
-        # some (BentoML's workers) leave its process group.
-        family = {process for child in children for process in _tree(child.pid)}
+        self._remember_family()
         told: set[psutil.Process] = set()
         for child in reversed(children):
             if child.poll() is None:
                 child.terminate()
         deadline = time.monotonic() + self._patience
         while time.monotonic() < deadline and not self._impatient.is_set():
-            family |= {process for child in children for process in _tree(child.pid)}
-            if not any(_lives(process) for process in family):
+            self._remember_family()
+            if not any(_lives(process) for process in self._family):
                 break
-            if all([child.poll() is not None for child in children]):  # noqa: C419 (poll reaps each)
-                for orphan in family - told:  # its parent is gone and did not tell it
+            running = [child for child in children if child.poll() is None]
+            if not running:
+                for orphan in self._family - told:  # its parent is gone and did not tell it
                     with contextlib.suppress(psutil.NoSuchProcess):
                         orphan.terminate()
-                told |= family
+                told |= self._family
             time.sleep(_POLL_SECONDS)
-        for process in family:
+        for process in self._family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         for child in children:
             child.wait()
         self._children.clear()
         self._ready.clear()
+        self._family.clear()
 
 
 @contextlib.contextmanager
@@ -275,18 +287,18 @@ def is_free(host: str, port: int) -> bool:
     return not listens("127.0.0.1" if host == "0.0.0.0" else host, port)  # noqa: S104
 
 
-def _tree(pid: int) -> list[psutil.Process]:
+def _tree(pid: int) -> set[psutil.Process]:
     """The process and everything below it."""
     try:
         top = psutil.Process(pid)
-        return [top, *top.children(recursive=True)]
+        return {top, *top.children(recursive=True)}
     except psutil.NoSuchProcess:
-        return []
+        return set()
 
 
 def _lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -10,16 +10,19 @@ containers of docker-compose.yml run the very same commands.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 
 import httpx
 from rich.console import Console
 
 from loan_platform.contract import read_contract
 from loan_platform.engine.home import PROJECT_ROOT, Home
-from loan_platform.local.instance import CODE_LOCATION, environment, prepare
+from loan_platform.local.instance import environment, prepare
 from loan_platform.local.processes import (
     Interrupted,
     ProcessError,
@@ -31,14 +34,19 @@ from loan_platform.local.processes import (
     only_one,
 )
 
+LOOPBACK = "127.0.0.1"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (only where --host asks for it: in a container)
 LOCK = "up.lock"
 START_TIMEOUT_SECONDS = 180.0
 SERVICE = "service-"
 """A service's program is named after its portfolio: `service-credit_risk`."""
 
-FOUNDATION = ("code", "mlflow")
-"""Started first: the others load the definitions from one and open the database of the other."""
+STAGES = (("code", "mlflow"), ("webserver",))
+"""Each stage waits for the one before; all others come last.
+
+The first webserver on a new home makes Dagster's SQLite files, a service's first look those of
+MLflow; two processes making the same file at once fail on each other's tables.
+"""
 
 _DAEMON_HEALTH = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
 
@@ -62,7 +70,7 @@ class Place:
     ports: Ports
 
     def url(self, port: int) -> str:
-        host = "127.0.0.1" if self.host == EVERYWHERE else self.host
+        host = LOOPBACK if self.host == EVERYWHERE else self.host
         return f"http://{host}:{port}"
 
 
@@ -75,15 +83,17 @@ def up(home: Home, *, host: str, asked: Mapping[str, int | None], say: Console) 
         ProcessError: a port is taken, a process died or did not answer.
     """
     with only_one(home.root / LOCK) as lock:
-        ports = choose_ports(host, asked, services=len(portfolios()), say=say)
-        code_host = "127.0.0.1" if host == EVERYWHERE else host
-        prepare(home, code_host=code_host, code_port=ports.code)
+        ports = choose_ports(host, asked, services=len(contract_files()), say=say)
+        code_host = LOOPBACK if host == EVERYWHERE else host
+        prepare(home)
         waiting = programs(home, Place(host, code_host, ports))
         with Supervisor(home.root / "logs", keep_open=(lock,)) as supervisor:
             try:
                 _start(supervisor, waiting, say)
                 if is_server(home.tracking_uri):
-                    say.print(f"[bold]mlflow[/bold] runs elsewhere: {home.tracking_uri}")
+                    elsewhere = httpx.URL(home.tracking_uri).copy_with(userinfo=b"")
+                    say.print(f"[bold]mlflow[/bold] runs elsewhere: {elsewhere}")
+                _say_who_cannot_decide(waiting, say)
                 say.print(f"Everything runs; logs are in {home.root / 'logs'}. Ctrl-C stops it.")
                 supervisor.watch()
             except Interrupted:
@@ -92,29 +102,40 @@ def up(home: Home, *, host: str, asked: Mapping[str, int | None], say: Console) 
 
 
 def _start(supervisor: Supervisor, waiting: dict[str, Program], say: Console) -> None:
-    first = [name for name in waiting if name in FOUNDATION]
-    for stage in (first, [name for name in waiting if name not in FOUNDATION]):
-        for name in stage:
+    last = tuple(name for name in waiting if not any(name in stage for stage in STAGES))
+    for stage in (*STAGES, last):
+        names = [name for name in stage if name in waiting]
+        for name in names:
             supervisor.start(waiting[name])
-        with say.status(f"starting {', '.join(stage)} ..."):
+        with say.status(f"starting {', '.join(names)} ..."):
             for program, seconds in supervisor.waiting_until_ready(START_TIMEOUT_SECONDS):
                 link = program.link or ""
                 say.print(f"[bold]{program.name}[/bold] ready after {seconds:.0f} s {link}")
 
 
-def only(home: Home, name: str, *, host: str, asked: Mapping[str, int | None], code: str) -> None:
+def _say_who_cannot_decide(running: dict[str, Program], say: Console) -> None:
+    for name, program in running.items():
+        if name.startswith(SERVICE) and not answers(f"{program.link}/health"):
+            say.print(
+                f"{name} has no champion yet: materialize its assets in Dagster, "
+                "or see `loan-platform demo`"
+            )
+
+
+def only(home: Home, name: str, *, host: str, asked: Mapping[str, int | None]) -> None:
     """Become exactly one of the processes, in the foreground; for containers. Does not return.
 
-    `code`: host where webserver and daemon find the code server.
+    Webserver and daemon look for the code server at `LOAN_PLATFORM_CODE_HOST` (this machine).
 
     Raises:
         ProcessError: there is no such process.
     """
     ports = Ports(**{port: number for port, number in asked.items() if number is not None})
-    prepare(home, code_host=code, code_port=ports.code)
-    found = programs(home, Place(host, code, ports))
+    code_host = os.environ.get("LOAN_PLATFORM_CODE_HOST") or LOOPBACK
+    found = programs(home, Place(host, code_host, ports))
     if name not in found:
         raise ProcessError(f"there is no process {name!r} here; there are {', '.join(found)}")
+    prepare(home)
     found[name].become()
 
 
@@ -128,116 +149,110 @@ def choose_ports(
     """
     chosen: dict[str, int] = {}
     used: set[int] = set()
-    for entry in fields(Ports):
-        width = services if entry.name == "service" else 1
-        wanted = asked.get(entry.name)
-        first = wanted or entry.default
+    for name, default in asdict(Ports()).items():
+        width = services if name == "service" else 1
+        wanted = asked.get(name)
+        first: int = wanted or default
         while taken := [
             p for p in range(first, first + width) if p in used or not is_free(host, p)
         ]:
             if wanted:
                 raise ProcessError(
-                    f"port {taken[0]} is taken; give --{entry.name}-port another, or leave it out "
-                    "and the next free port is chosen"
+                    f"port {taken[0]} is taken; give --{name}-port another, or leave it out and "
+                    "the next free port is chosen"
                 )
             first = taken[-1] + 1
-        if not wanted and first != entry.default:
-            say.print(f"port {entry.default} is taken, so {entry.name} listens on {first}")
-        chosen[entry.name] = first
+        if not wanted and first != default:
+            say.print(f"port {default} is taken, so {name} listens on {first}")
+        chosen[name] = first
         used.update(range(first, first + width))
     return Ports(**chosen)
 
 
-def portfolios() -> list[str]:
-    """Names of the portfolios declared in `defs/portfolios`, in alphabetical order."""
-    files = sorted((PROJECT_ROOT / "loan_platform/defs/portfolios").glob("*/defs.yaml"))
-    return [read_contract(file).name for file in files]
+def contract_files() -> list[Path]:
+    """The contract of each portfolio declared in `defs/portfolios`, in alphabetical order."""
+    return sorted((PROJECT_ROOT / "loan_platform/defs/portfolios").glob("*/defs.yaml"))
 
 
 def programs(home: Home, place: Place) -> dict[str, Program]:
-    """Every process of the platform by name, in the order in which they need each other."""
+    """Every process of the platform by name.
+
+    Raises:
+        ContractError: a portfolio's contract is not valid.
+    """
     ports = place.ports
-    workspace = str(home.dagster / "workspace.yaml")
+    workspace = PROJECT_ROOT / "deploy" / "workspace.yaml"
     webserver = place.url(ports.dagster)
-    found = {
-        "code": _program(
-            home,
-            "code",
-            ("dagster", "code-server", "start", "--host", place.host, "--port", str(ports.code)),
-            ("--module-name", "loan_platform.definitions", "--attribute", "defs"),
-            ("--working-directory", str(PROJECT_ROOT), "--location-name", CODE_LOCATION),
-            ready=lambda: listens(place.code_host, ports.code),
-        ),
-        "webserver": _program(
-            home,
-            "webserver",
-            ("dagster_webserver", "--host", place.host, "--port", str(ports.dagster)),
-            ("--workspace", workspace),
-            ready=lambda: answers(f"{webserver}/server_info"),
-            link=webserver,
-        ),
-        "daemon": _program(
-            home,
-            "daemon",
-            ("dagster._daemon", "run", "--workspace", workspace),
-            ready=lambda: _daemon_is_healthy(webserver),
-        ),
+    shared = {
+        "LOAN_PLATFORM_UI_URL": webserver,
+        **environment(home),
+        "LOAN_PLATFORM_CODE_HOST": place.code_host,
+        "LOAN_PLATFORM_CODE_PORT": str(ports.code),
     }
+    found: dict[str, Program] = {}
+
+    def add(
+        name: str,
+        *command: str | int | Path,
+        ready: Callable[[], bool],
+        link: str | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        found[name] = Program(
+            name=name,
+            command=(sys.executable, "-m", *map(str, command)),
+            environment={**shared, **(settings or {})},
+            folder=home.root,
+            ready=ready,
+            link=link,
+        )
+
+    # fmt: off
+    add(
+        "code", "dagster", "code-server", "start",
+        "--host", place.host, "--port", ports.code,
+        "--module-name", "loan_platform.definitions", "--attribute", "defs",
+        "--working-directory", PROJECT_ROOT, "--location-name", "loan_platform",
+        ready=partial(listens, place.code_host, ports.code),
+    )
+    add(
+        "webserver", "dagster_webserver",
+        "--host", place.host, "--port", ports.dagster, "--workspace", workspace,
+        ready=partial(answers, f"{webserver}/server_info"),
+        link=webserver,
+    )
+    add(
+        "daemon", "dagster._daemon", "run", "--workspace", workspace,
+        ready=partial(_daemon_is_healthy, webserver),
+    )
     if not is_server(home.tracking_uri):
-        found["mlflow"] = _mlflow(home, place)
-    for port, portfolio in enumerate(portfolios(), start=ports.service):
-        found[SERVICE + portfolio] = _service(home, place, portfolio, port)
+        mlflow = place.url(ports.mlflow)
+        add(
+            "mlflow", "mlflow", "server",
+            "--host", place.host, "--port", ports.mlflow, "--workers", 1,
+            "--backend-store-uri", home.tracking_uri,
+            "--artifacts-destination", home.mlflow_artifacts.as_uri(),
+            ready=partial(answers, f"{mlflow}/health"),
+            link=mlflow,
+        )
+    for port, file in enumerate(contract_files(), start=ports.service):
+        portfolio = read_contract(file).name
+        service = place.url(port)
+        add(
+            SERVICE + portfolio, "bentoml", "serve",
+            "--host", place.host, "--port", port,
+            "--working-dir", PROJECT_ROOT, "bento.service:LoanService",
+            ready=partial(answers, f"{service}/livez"),
+            link=service,
+            settings={"LOAN_PORTFOLIO": portfolio},
+        )
+    # fmt: on
     return found
 
 
 def is_server(tracking_uri: str) -> bool:
     """Whether MLflow runs elsewhere, so that it is neither started nor opened as a database."""
     return tracking_uri.startswith(("http://", "https://"))
-
-
-def _mlflow(home: Home, place: Place) -> Program:
-    url = place.url(place.ports.mlflow)
-    return _program(
-        home,
-        "mlflow",
-        ("mlflow", "server", "--host", place.host, "--port", str(place.ports.mlflow)),
-        ("--workers", "1", "--backend-store-uri", home.tracking_uri),
-        ("--artifacts-destination", home.mlflow_artifacts.as_uri()),
-        ready=lambda: answers(f"{url}/health"),
-        link=url,
-    )
-
-
-def _service(home: Home, place: Place, portfolio: str, port: int) -> Program:
-    url = place.url(port)
-    return _program(
-        home,
-        SERVICE + portfolio,
-        ("bentoml", "serve", "--host", place.host, "--port", str(port)),
-        ("--working-dir", str(PROJECT_ROOT / "bento"), "service:LoanService"),
-        ready=lambda: answers(f"{url}/livez"),
-        link=url,
-        settings={"LOAN_PORTFOLIO": portfolio},
-    )
-
-
-def _program(
-    home: Home,
-    name: str,
-    *command: tuple[str, ...],
-    ready: Callable[[], bool],
-    link: str | None = None,
-    settings: dict[str, str] | None = None,
-) -> Program:
-    words = [word for part in command for word in part]
-    return Program(
-        name=name,
-        command=(sys.executable, "-m", *words),
-        environment={**environment(home), **(settings or {})},
-        folder=home.root,
-        ready=ready,
-        link=link,
-    )
 
 
 def _daemon_is_healthy(webserver: str) -> bool:

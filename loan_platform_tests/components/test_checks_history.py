@@ -1,31 +1,20 @@
-"""The contract with Dagster's check history, on both kinds of storage a test can have."""
+"""The contract with Dagster's check history, in memory and on every storage the platform has."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import dagster as dg
-import pytest
 
 from loan_platform.components.checks_history import PAGE, failed_checks
+from loan_platform_tests.components.conftest import everywhere
+
+pytestmark = everywhere
 
 REPORT = dg.AssetKey(["toy", "drift_report"])
 CHECK = dg.AssetCheckKey(REPORT, "no_drift")
 MONTHS = dg.MonthlyPartitionsDefinition(start_date="2024-01", end_date="2025-01", fmt="%Y-%m")
 
 
-@pytest.fixture(params=["ephemeral", "sqlite"])
-def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    if request.param == "ephemeral":
-        with dg.DagsterInstance.ephemeral() as held:
-            yield held
-    else:
-        with dg.DagsterInstance.local_temp(str(tmp_path)) as held:
-            yield held
-
-
-def report(instance: dg.DagsterInstance, *, passed: bool = False, **metadata: object) -> None:
+def report(instance: dg.DagsterInstance, *, passed: bool = False, **metadata: Any) -> None:
     instance.report_runless_asset_event(
         dg.AssetCheckEvaluation(
             asset_key=REPORT,
@@ -47,7 +36,7 @@ def drift_report(passed: bool) -> dg.AssetsDefinition:
         check_specs=[dg.AssetCheckSpec("no_drift", asset=REPORT)],
         backfill_policy=dg.BackfillPolicy.single_run(),
     )
-    def report_of_the_month(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def report_of_the_month(context: dg.AssetExecutionContext):
         keys = list(context.partition_keys)
         result = dg.AssetCheckResult(
             check_name="no_drift", passed=passed, metadata={"partitions": keys, "psi": 0.3}

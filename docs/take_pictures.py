@@ -1,0 +1,47 @@
+"""Takes the README's pictures of a platform that runs: `python docs/take_pictures.py DAGSTER SERVICE HOME`.
+
+`DAGSTER` and `SERVICE` are the links `loan-platform up` prints, `HOME` the folder of a demo.
+Needs a Chromium of the system. Not here: anything a user runs.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+FOLDER = Path(__file__).parent / "pictures"
+PORTFOLIO = "credit_risk"
+
+
+def main(dagster: str, service: str, home: str) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        raise SystemExit("no Chromium found; install the package chromium")
+    FOLDER.mkdir(exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(f"{dagster}/asset-groups")
+        _shoot(
+            page, f"{dagster}/locations/loan_platform/asset-groups/{PORTFOLIO}", "asset_graph", 8
+        )
+        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=overview", "drift_report", 6)
+        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=checks", "drift_check", 6)
+        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/raw_loans?view=partitions", "partitions", 6)
+        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/champion?view=overview", "champion", 6)
+        _shoot(page, f"{service}/docs", "service_docs", 4)
+        page.set_viewport_size({"width": 1100, "height": 1500})
+        _shoot(page, (Path(home) / "report.html").absolute().as_uri(), "report", 1)
+        browser.close()
+
+
+def _shoot(page: Page, url: str, name: str, seconds: float) -> None:
+    page.goto(url, wait_until="domcontentloaded")
+    page.wait_for_timeout(seconds * 1000)
+    page.screenshot(path=FOLDER / f"{name}.png")
+    print(FOLDER / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,171 @@
+"""Plays a book against the running platform: applications over HTTP, outcomes as they mature.
+
+Here: what a lender's front end and collections would do. Not here: the story told with it (`demo`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from loan_platform.contract import Contract
+from loan_platform.contract.sql import literal, outcome_sql, quoted, typed_sql
+from loan_platform.decisions.outcomes import Outcome, record_outcomes
+from loan_platform.engine import duck
+from loan_platform.engine.home import Home
+from loan_platform.ingest.source import Book
+
+CLIENTS = 16
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application to send, and what will become of the loan (1 bad, 0 good, None unknown)."""
+
+    application_id: str
+    applied_at: dt.datetime
+    inputs: dict[str, Any]
+    outcome: int | None
+
+    def body(self) -> dict[str, Any]:
+        return {
+            **self.inputs,
+            "application_id": self.application_id,
+            "applied_at": self.applied_at.isoformat(),
+        }
+
+
+@dataclass
+class Answers:
+    """What the service answered. `refused`: told what is wrong with the application (422).
+
+    `failed`: anything else that is not a decision.
+    """
+
+    decided: int = 0
+    refused: int = 0
+    failed: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Answers) -> Answers:
+        return Answers(
+            self.decided + other.decided,
+            self.refused + other.refused,
+            self.failed + other.failed,
+            self.decisions + other.decisions,
+            self.versions + other.versions,
+        )
+
+
+def applications(contract: Contract, book: Book, month: str) -> list[Application]:
+    """The month's rows of the book as applications, in the order in which they were made."""
+    names = [column.name for column in contract.feature_columns]
+    with duck.connect() as connection:
+        connection.register("staged", book.take(month))
+        rows = connection.execute(
+            f"WITH typed AS ({typed_sql(contract, 'staged')}) "
+            f"SELECT _application_id, _applied_at, {outcome_sql(contract)}, "
+            f"{', '.join(f'typed.{quoted(name)}' for name in names)} "
+            "FROM typed JOIN staged ON staged._row = typed._row ORDER BY _applied_at, _application_id"
+        ).fetchall()
+    return [
+        Application(identity, applied_at, dict(zip(names, values, strict=True)), outcome)
+        for identity, applied_at, outcome, *values in rows
+    ]
+
+
+def write_months(contract: Contract, book: Book, months: Iterable[str], path: Path) -> int:
+    """Write the book's rows of some months as a book of its own; return how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = ", ".join(quoted(column.name) for column in contract.columns)
+    chosen = ", ".join(literal(month) for month in months)
+    written = book.connection.execute(
+        f"COPY (SELECT {columns} FROM book WHERE _month IN ({chosen}) ORDER BY _row) "
+        f"TO {literal(str(path))} (FORMAT csv, HEADER, COMPRESSION gzip)"
+    ).fetchone()
+    return int(written[0]) if written else 0
+
+
+def scaled(
+    asked: Sequence[Application], column: str, factor: float, share: float, seed: int
+) -> list[Application]:
+    """Applications of which a seeded `share` has `column` multiplied by `factor`."""
+
+    def chosen(application: Application) -> bool:
+        digest = hashlib.sha256(f"{seed}:{application.application_id}".encode()).digest()
+        return int.from_bytes(digest[:4]) < share * 2**32
+
+    return [
+        Application(
+            one.application_id,
+            one.applied_at,
+            {**one.inputs, column: round(one.inputs[column] * factor, 2)},
+            one.outcome,
+        )
+        if chosen(one) and one.inputs[column] is not None
+        else one
+        for one in asked
+    ]
+
+
+def send(url: str, asked: Sequence[Application], progress: Callable[[int], None]) -> Answers:
+    """Post applications to a service, `CLIENTS` at a time, calling `progress(1)` after each."""
+    return asyncio.run(_send(url, asked, progress))
+
+
+async def _send(url: str, asked: Sequence[Application], progress: Callable[[int], None]) -> Answers:
+    answers = Answers()
+    turns = asyncio.Semaphore(CLIENTS)
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
+
+        async def one(application: Application) -> None:
+            async with turns:
+                try:
+                    response = await client.post("/predict", json=application.body())
+                except httpx.HTTPError:
+                    answers.failed += 1
+                else:
+                    _note(answers, response)
+                progress(1)
+
+        await asyncio.gather(*(one(application) for application in asked))
+    return answers
+
+
+def _note(answers: Answers, response: httpx.Response) -> None:
+    if response.status_code == 200:
+        decision = response.json()
+        answers.decided += 1
+        answers.decisions[decision["decision"]] += 1
+        answers.versions[decision["model_version"]] += 1
+    elif response.status_code == 422:
+        answers.refused += 1
+    else:
+        answers.failed += 1
+
+
+def report_outcomes(
+    contract: Contract, home: Home, asked: Sequence[Application], now: dt.datetime
+) -> int:
+    """Record the outcomes of the loans that have matured by `now`; return how many are new."""
+    matures = dt.timedelta(days=contract.outcome.matures_after_days)
+    known = [
+        Outcome(
+            application_id=one.application_id,
+            outcome=one.outcome,  # type: ignore[arg-type]  # 0 or 1, see outcome_sql
+            known_at=one.applied_at + matures,
+            source="lender",
+        )
+        for one in asked
+        if one.outcome is not None and one.applied_at + matures <= now
+    ]
+    return record_outcomes(home, contract.name, known)

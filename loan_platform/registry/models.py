@@ -1,0 +1,338 @@
+"""Keeps every trained bundle as a version in MLflow, and says which one is champion.
+
+Each training is one MLflow run in the experiment named after the portfolio, with parameters,
+metrics and pictures; its bundle is a logged model and a version of the registered model of the
+same name. Everything goes through a client with explicit ids: MLflow's global run and tracking
+address are never touched, so portfolios and threads do not meet.
+
+Here: writing and reading versions and aliases. Not here: deciding on them (`promotion`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
+
+from loan_platform.contract.sql import SQL_TYPES, features_sql, matrix_sql, quoted
+from loan_platform.engine import duck
+from loan_platform.engine.home import Home
+from loan_platform.model.bundle import Bundle
+from loan_platform.training.evaluate import Evaluation
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.models import ModelSignature
+
+Alias = Literal["challenger", "champion"]
+BUNDLE_IN_MODEL = "artifacts/bundle"
+
+
+class RegistryError(RuntimeError):
+    """The registry cannot do what was asked: says what, where, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The versions of one portfolio in the MLflow store that `home` names."""
+
+    home: Home
+    portfolio: str
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """An MLflow client for this store; the first one makes the store where there is none."""
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+
+        if self.home.tracking_uri.startswith("sqlite:///"):
+            file = Path(self.home.tracking_uri.removeprefix("sqlite:///"))
+            file.parent.mkdir(parents=True, exist_ok=True)
+        return mlflow.MlflowClient(self.home.tracking_uri, self.home.tracking_uri)
+
+    def register(
+        self,
+        bundle: Bundle,
+        evaluation: Evaluation,
+        parent_run_id: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> str:
+        """Log a training as an MLflow run and its bundle as the newest version, the challenger.
+
+        The version is made only after all its files are stored, so no alias can point to half a
+        model. `parent_run_id` nests the run; `tags` are set on run and version. Gives the version.
+        """
+        from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
+
+        record = bundle.record
+        described = {
+            "portfolio": self.portfolio,
+            "contract_hash": record.contract_hash,
+            "policy_hash": bundle.policy.policy_hash,
+            "data_hash": record.data_hash,
+            "trained_through": record.trained_through,
+            "simulated": str(record.simulated).lower(),
+            **(tags or {}),
+        }
+        nested = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
+        name = f"{self.portfolio} through {record.trained_through}"
+        run = self.client.create_run(
+            self._experiment_id(), tags={**described, **nested, MLFLOW_RUN_NAME: name}
+        )
+        run_id = run.info.run_id
+        try:
+            self._log_measures(run_id, bundle, evaluation)
+            model = self._log_model(run.info.experiment_id, run_id, bundle)
+            version = self._create_version(run_id, model, described)
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
+        self.client.set_terminated(run_id, "FINISHED")
+        return version
+
+    def version_of(self, alias: Alias) -> str | None:
+        """The version an alias points to, None where there is none yet. Cheap enough to poll."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_model_version_by_alias(self.portfolio, alias).version)
+        except MlflowException as error:
+            # A missing alias is told apart from an outage by MLflow's wording only.
+            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+            if error.error_code in absent and "not found" in str(error):
+                return None
+            raise
+
+    def load(self, version: str) -> Bundle:
+        """The bundle of a version, proved as in `Bundle.load`."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Bundle.load(self.download(version, Path(folder)))
+
+    def download(self, version: str, to: Path) -> Path:
+        """Copy a version's bundle into `to` and give the folder it lies in.
+
+        Raises:
+            RegistryError: there is no such version, or its files cannot be fetched.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        to.mkdir(parents=True, exist_ok=True)
+        uri = self.home.tracking_uri
+        try:
+            files = self.client.get_model_version_download_uri(self.portfolio, version)
+            folder = download_artifacts(
+                artifact_uri=f"{files}/{BUNDLE_IN_MODEL}", dst_path=str(to), tracking_uri=uri
+            )
+        except (MlflowException, OSError) as error:
+            raise RegistryError(
+                f"version {version} of {self.portfolio} cannot be fetched from {_shown(uri)} "
+                f"({str(error).splitlines()[0]}); look at the version in the MLflow page, or "
+                "train again"
+            ) from error
+        return Path(folder)
+
+    def promote(self, version: str) -> None:
+        """Make a version champion, after loading it once to be sure it can be served."""
+        self.load(version)
+        self.client.set_registered_model_alias(self.portfolio, "champion", version)
+
+    def run_id(self, version: str) -> str:
+        """The MLflow run that trained a version."""
+        return str(self.client.get_model_version(self.portfolio, version).run_id)
+
+    def run_url(self, version: str) -> str | None:
+        """Link to the training's page where the store is an MLflow server, else None."""
+        if not self.home.tracking_uri.startswith("http"):
+            return None
+        run = self.client.get_run(self.run_id(version)).info
+        return f"{self.home.tracking_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+
+    def _experiment_id(self) -> str:
+        from mlflow.exceptions import MlflowException
+
+        if found := self.client.get_experiment_by_name(self.portfolio):
+            return str(found.experiment_id)
+        # A server knows where its files go; without one they would go to the working directory.
+        served = self.home.tracking_uri.startswith("http")
+        folder = self.home.mlflow_artifacts / self.portfolio
+        try:
+            return self.client.create_experiment(
+                self.portfolio, artifact_location=None if served else folder.as_uri()
+            )
+        except MlflowException:  # another process made it meanwhile
+            if found := self.client.get_experiment_by_name(self.portfolio):
+                return str(found.experiment_id)
+            raise
+
+    def _log_measures(self, run_id: str, bundle: Bundle, evaluation: Evaluation) -> None:
+        from mlflow.entities import Metric, Param
+
+        from loan_platform.training.pictures import draw
+
+        record = bundle.record
+        at = int(time.time() * 1000)
+        parameters = {
+            **record.parameters,
+            "seed": record.seed,
+            "as_of": record.as_of.isoformat(),
+            "months": f"{record.partitions[0]} to {record.partitions[-1]}",
+            "inputs": ", ".join(bundle.contract.model_inputs),
+            **{f"rows_{name}": count for name, count in record.rows.items()},
+            **{f"version_{name}": version for name, version in record.environment.items()},
+        }
+        self.client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, at, 0) for name, value in evaluation.metrics.items()],
+            params=[Param(name, str(value)) for name, value in parameters.items()],
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            for name, picture in draw(bundle, evaluation).items():
+                (Path(folder) / name).write_bytes(picture)
+            self.client.log_artifacts(run_id, folder, "pictures")
+
+    def _log_model(self, experiment_id: str, run_id: str, bundle: Bundle) -> LoggedModel:
+        import mlflow
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+        from mlflow.models import Model
+
+        logged = self.client.create_logged_model(
+            experiment_id, name=self.portfolio, source_run_id=run_id, model_type="loan_platform"
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            model, saved = Path(folder) / "model", Path(folder) / "bundle"
+            bundle.save(saved)
+            mlflow.pyfunc.save_model(
+                path=str(model),
+                python_model=str(Path(__file__).with_name("served.py")),
+                artifacts={"bundle": str(saved)},
+                signature=_signature(bundle),
+                input_example=example_frame(bundle).to_pandas(),
+                pip_requirements=_requirements(bundle),
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    run_id=run_id,
+                    model_id=logged.model_id,
+                    model_uuid=logged.model_id,
+                ),
+            )
+            self.client.log_model_artifacts(logged.model_id, str(model))
+        self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        self.client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return logged
+
+    def _create_version(self, run_id: str, model: LoggedModel, tags: dict[str, str]) -> str:
+        from mlflow.exceptions import MlflowException
+        from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+        try:
+            self.client.create_registered_model(self.portfolio)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # By place, not as models:/<id>: MLflow would look such an id up in the global store.
+        made = self.client.create_model_version(
+            self.portfolio,
+            model.artifact_location,
+            run_id=run_id,
+            model_id=model.model_id,
+            tags=tags,
+        )
+        link = [{"name": self.portfolio, "version": made.version}]
+        self.client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(link)})
+        self.client.set_registered_model_alias(self.portfolio, "challenger", made.version)
+        return str(made.version)
+
+
+def predict_frame(bundle: Bundle, frame: pa.Table) -> pa.Table:
+    """Decide a table of the contract's feature columns: probability_default, label, decision.
+
+    Columns are cast to the contract's types; a value that cannot be is missing to the model.
+    """
+    import numpy as np
+
+    contract = bundle.contract
+    lacking = [c.name for c in contract.feature_columns if c.name not in frame.column_names]
+    if lacking:
+        raise ValueError(
+            f"the table lacks {', '.join(lacking)}; {contract.name} needs "
+            f"{', '.join(c.name for c in contract.feature_columns)}"
+        )
+    typed = ", ".join(
+        f"TRY_CAST({quoted(c.name)} AS {SQL_TYPES[c.type]}) AS {quoted(c.name)}"
+        for c in contract.feature_columns
+    )
+    numbered = frame.append_column("_row", pa.array(range(len(frame)), pa.int64()))
+    matrix = duck.query(
+        f"WITH typed AS (SELECT _row, {typed} FROM frame), "
+        f"inputs AS ({features_sql(contract, 'typed', ('_row',))}), "
+        f"matrix AS ({matrix_sql(contract, 'inputs', ('_row',))}) "
+        "SELECT * FROM matrix ORDER BY _row",
+        frame=numbered,
+    )
+    columns = [np.asarray(matrix[name], dtype=np.float64) for name in contract.model_inputs]
+    probability = bundle.probability(np.column_stack(columns), threads=duck.THREADS)
+    return pa.table(
+        {
+            "probability_default": probability,
+            "label": bundle.policy.label(probability),
+            "decision": pa.array(bundle.policy.decide(probability).tolist(), pa.string()),
+        }
+    )
+
+
+def example_frame(bundle: Bundle) -> pa.Table:
+    """Made-up applications, one a golden row, as the contract's feature columns."""
+    contract = bundle.contract
+    columns: dict[str, list[Any]] = {}
+    for index, column in enumerate(contract.feature_columns):
+        values = [None if value != value else float(value) for value in bundle.golden[:5, index]]
+        listed = contract.categorical_inputs.get(column.name)
+        columns[column.name] = (
+            [None if value is None else listed[int(value)] for value in values]
+            if listed
+            else values
+        )
+    return pa.table(columns)
+
+
+def _signature(bundle: Bundle) -> ModelSignature:
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+
+    # Whole numbers are doubles here: pandas has no missing whole number.
+    kinds = {"category": DataType.string}
+    inputs = [
+        ColSpec(kinds.get(c.type, DataType.double), c.name, required=c.nulls == "refused")
+        for c in bundle.contract.feature_columns
+    ]
+    outputs = [
+        ColSpec(DataType.double, "probability_default"),
+        ColSpec(DataType.long, "label"),
+        ColSpec(DataType.string, "decision"),
+    ]
+    return ModelSignature(inputs=Schema(list(inputs)), outputs=Schema(list(outputs)))
+
+
+def _requirements(bundle: Bundle) -> list[str]:
+    """The versions that computed the golden rows; given, since MLflow's own search is slow."""
+    from importlib.metadata import version
+
+    versions = {k: v for k, v in bundle.record.environment.items() if k != "python"}
+    return [f"{name}=={v}" for name, v in {**versions, "mlflow": version("mlflow")}.items()]
+
+
+def _shown(uri: str) -> str:
+    """An address without the user and password it may carry."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -1,0 +1,113 @@
+"""The rows a model may learn from: those whose outcome is known by a moment.
+
+Here: reading them, as the matrix the model sees. Not here: which of them are for what (`split`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from loan_platform.contract import Contract
+from loan_platform.contract.sql import features_sql, literal, matrix_sql
+from loan_platform.engine import duck
+
+NEEDED = ("application_id", "applied_at", "outcome", "outcome_known_at", "outcome_source")
+
+
+class TrainingError(ValueError):
+    """No model can be trained or judged from these rows: says why, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Applications with a known outcome, ordered by `application_id`; n of each array.
+
+    `matrix` is float64 of shape (n, inputs), NaN where missing; `outcome` is 1 for bad, 0 for
+    good; `month` is the month of application, YYYY-MM; `known_at` is datetime64[us], UTC.
+    """
+
+    application_id: np.ndarray
+    month: np.ndarray
+    known_at: np.ndarray
+    outcome: np.ndarray
+    matrix: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def where(self, mask: np.ndarray) -> Rows:
+        return Rows(
+            self.application_id[mask],
+            self.month[mask],
+            self.known_at[mask],
+            self.outcome[mask],
+            self.matrix[mask],
+        )
+
+    @property
+    def data_hash(self) -> str:
+        """12 hex digits over the ids, outcomes and matrix, in their order."""
+        digest = hashlib.sha256("\n".join(self.application_id.tolist()).encode())
+        digest.update(self.outcome.tobytes())
+        digest.update(np.ascontiguousarray(self.matrix).tobytes())
+        return digest.hexdigest()[:12]
+
+
+def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime) -> Rows:
+    """Rows of the cleaned layer (month -> Parquet file) whose outcome was known by `as_of`.
+
+    The matrix is made by `contract`, which may be another than the one the layer was made by,
+    as long as the layer has its feature columns: derived features are computed anew.
+
+    Raises:
+        TrainingError: there are no months, a file lacks a column, or an outcome was made by a
+            model (a model that learns from its own answers confirms its own errors).
+    """
+    if as_of.tzinfo is None:
+        raise ValueError(f"as_of {as_of} has no time zone; give UTC")
+    if not cleaned:
+        raise TrainingError(
+            f"{contract.name} has no cleaned_features; materialize at least one month of it"
+        )
+    _refuse_missing_columns(contract, cleaned)
+    moment = literal(as_of.astimezone(dt.UTC).isoformat())
+    carried = ("application_id", "month", "outcome", "outcome_known_at", "outcome_source")
+    inputs = features_sql(contract, "known", also=carried)
+    table = duck.query(
+        f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS month\n"
+        f"  FROM {duck.parquet(*cleaned.values())}\n"
+        f"  WHERE outcome IS NOT NULL AND outcome_known_at <= CAST({moment} AS TIMESTAMPTZ)\n"
+        f"), inputs AS (\n{inputs}\n), matrix AS (\n{matrix_sql(contract, 'inputs', carried)}\n)\n"
+        "SELECT * FROM matrix ORDER BY application_id, outcome_known_at"
+    )
+    by_model = sum(source == "model" for source in table["outcome_source"].to_pylist())
+    if by_model:
+        raise TrainingError(
+            f"{by_model} rows of {contract.name} have an outcome made by a model "
+            "(outcome_source = 'model'); remove these outcomes, only observed ones are learnt from"
+        )
+    columns = [np.asarray(table[name], dtype=np.float64) for name in contract.model_inputs]
+    return Rows(
+        application_id=np.array(table["application_id"].to_pylist(), dtype=object),
+        month=np.array(table["month"].to_pylist(), dtype=object),
+        known_at=np.asarray(table["outcome_known_at"].cast("timestamp[us]"), "datetime64[us]"),
+        outcome=np.asarray(table["outcome"], dtype=np.int64),
+        matrix=np.column_stack(columns),
+    )
+
+
+def _refuse_missing_columns(contract: Contract, cleaned: dict[str, Path]) -> None:
+    needed = [*NEEDED, *(column.name for column in contract.feature_columns)]
+    for key, file in cleaned.items():
+        found = set(pq.read_schema(file).names)
+        if lacking := [name for name in needed if name not in found]:
+            raise TrainingError(
+                f"{file} lacks {', '.join(lacking)}, which the contract of {contract.name} needs; "
+                f"materialize raw_loans and cleaned_features of {key} again"
+            )

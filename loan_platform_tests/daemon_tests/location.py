@@ -1,0 +1,19 @@
+"""The code location of the daemon tests: the platform's own parts around two small portfolios."""
+
+import dagster as dg
+
+from loan_platform.components.loan_portfolio import portfolio_definitions
+from loan_platform.definitions import with_platform_policy
+from loan_platform.defs.automation import alerts, partition_gaps
+from loan_platform.defs.resources import platform_resources
+from loan_platform.engine.home import Home
+from loan_platform_tests.daemon_tests.book import contract
+
+defs = with_platform_policy(
+    portfolio_definitions(contract("steady")),
+    portfolio_definitions(contract("gappy")),
+    dg.Definitions(
+        sensors=[partition_gaps, alerts],
+        resources=platform_resources(Home.from_environment()),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Processes, the instance, the doctor, the containers."""

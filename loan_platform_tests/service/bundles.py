@@ -1,0 +1,80 @@
+"""Bundles to serve: small real models of the credit_risk contract, and applications to send.
+
+Here: what the service's tests need of a model, drawn from a seed. Not here: how training makes
+one (`loan_platform_tests.training`).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import lightgbm
+import numpy as np
+
+from loan_platform.contract import Contract
+from loan_platform.contract.portfolio import Feature
+from loan_platform.contract.request import Value
+from loan_platform.engine.prepared import PreparedFeatures
+from loan_platform.model.bundle import Bundle, Calibrator, TrainingRecord, environment
+from loan_platform.model.policy import Policy
+
+
+def applications(contract: Contract, rows: int, seed: int) -> list[dict[str, Value]]:
+    """Valid applications that break no rule of the contract, some with missing values."""
+    random = np.random.default_rng(seed)
+
+    def draw(column: Any) -> Value:
+        if column.nulls == "allowed" and random.random() < 0.2:
+            return None
+        if column.categories:
+            return str(random.choice(column.categories))
+        low, high = column.range
+        value = float(low + (high - low) * random.beta(1, 6))
+        if column.name == "person_emp_length":
+            value = float(random.integers(0, 18))
+        return int(value) if column.type == "integer" else value
+
+    return [{c.name: draw(c) for c in contract.feature_columns} for _ in range(rows)]
+
+
+def overflowing(contract: Contract) -> Contract:
+    """The contract with one more feature, which raises for a credit history over a year."""
+    fragile = Feature(sql="cb_person_cred_hist_length * 9223372036854775807")
+    return contract.model_copy(update={"features": {**contract.features, "fragile": fragile}})
+
+
+def bundle(contract: Contract, seed: int = 0, trees: int = 20) -> Bundle:
+    """A model of the contract; another seed gives another model."""
+    random = np.random.default_rng(seed)
+    matrix, _ = PreparedFeatures(contract).evaluate(applications(contract, 600, seed))
+    label = (random.random(600) < 0.2 + 0.5 * (matrix[:, 0] < 30)).astype(int)
+    booster = lightgbm.train(
+        {"objective": "binary", "verbose": -1, "num_threads": 1, "seed": seed, "num_leaves": 15},
+        lightgbm.Dataset(matrix, label),
+        num_boost_round=trees,
+    )
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    record = TrainingRecord(
+        portfolio=contract.name,
+        trained_at=now,
+        as_of=now,
+        trained_through="2025-12",
+        partitions=["2025-12"],
+        rows={"fit": 600},
+        metrics={},
+        parameters={},
+        contract_hash=contract.contract_hash,
+        data_hash="0" * 12,
+        environment=environment(),
+        simulated=True,
+        seed=seed,
+    )
+    return Bundle(
+        contract=contract,
+        policy=Policy.around(0.3 + seed / 1000, 0.1),
+        calibrator=Calibrator(slope=1.0 + seed / 100, intercept=0.0),
+        record=record,
+        booster_text=booster.model_to_string(),
+        golden=matrix[:5],
+    )
