@@ -5,6 +5,7 @@ Imports lie inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,29 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,  # they hold passwords and applicants' data
 )
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="The book; else LOAN_DATA_DIR's, else a simulated one")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed tells the same story")] = 7,
+) -> None:
+    """Run the whole loop on one book: history, live months, a planted shift, a new champion."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.ingest.source import SourceError
+    from loan_platform.local.demo import DemoError, run_demo
+    from loan_platform.local.processes import Interrupted, ProcessError
+
+    try:
+        run_demo(data=data, seed=seed, say=Console(highlight=False, soft_wrap=True))
+    except (ContractError, DemoError, ProcessError, SourceError) as problem:
+        _fail(problem)
+    except Interrupted:
+        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -75,7 +99,9 @@ def doctor() -> None:
     from loan_platform.local.doctor import examine, worst
 
     findings = examine(Home.from_environment())
-    table = Table("", "what", "seen", "what to do", box=None, pad_edge=False)
+    table = Table("", "what", box=None, pad_edge=False)
+    for heading in ("seen", "what to do"):
+        table.add_column(heading, overflow="fold")
     colours = {"ok": "green", "warning": "yellow", "problem": "red"}
     for finding in findings:
         level = f"[{colours[finding.level]}]{finding.level}[/]"

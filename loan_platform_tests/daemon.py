@@ -60,7 +60,7 @@ query Backfill($id: String!) {
 RUNS = """
 query Runs($filter: RunsFilter) {
   runsOrError(filter: $filter) {
-    ... on Runs { results { runId status tags { key value } assetSelection { path } } }
+    ... on Runs { results { runId status tags { key value } assets { key { path } } } }
   }
 }"""
 

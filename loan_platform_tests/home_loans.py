@@ -83,7 +83,7 @@ def rows(count: int = 3000, seed: int = 11) -> list[dict[str, Any]]:
             "years_in_job": "" if number % 25 == 0 else f"{years[number]:.1f}",
             "reason": ("purchase", "parent's home", 'a "second" home')[number % 3],
             "sex": "fm"[number % 2],
-            "note": "said, \"hello\"" if number % 50 == 0 else "",
+            "note": 'said, "hello"' if number % 50 == 0 else "",
         }
         for number in range(count)
     ]

@@ -6,9 +6,11 @@ Here: the server and empty databases on it. Not here: what is done with them.
 from __future__ import annotations
 
 import itertools
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
 
 
@@ -32,4 +34,8 @@ def new_database() -> Iterator[Callable[[], str]]:
         return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
     yield make
+    # At once: an orderly end first writes out, for many seconds, what is deleted a moment later.
+    postmaster = psutil.Process(server.get_pid())
+    postmaster.send_signal(signal.SIGQUIT)
+    postmaster.wait(30)
     server.cleanup()

@@ -25,6 +25,13 @@ from loan_platform.components.checks_history import failed_checks
 
 Settled = Callable[[str, float], bool]
 
+# Events of a run that say what it was to make and why it did not.
+TELLING = {
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.STEP_FAILURE,
+    DagsterEventType.RUN_FAILURE,
+}
+
 LEDGERS = TypeAdapter(dict[str, Ledger])
 
 
@@ -135,43 +142,45 @@ def _failed_runs(instance: dg.DagsterInstance, since: float, settled: Settled) -
         failed_at = record.end_time or record.update_timestamp.timestamp()
         if failed_at <= since or settled(f"run:{run.run_id}", failed_at):
             continue
-        reason = _why_it_failed(instance, run.run_id)
+        assets, reason = _post_mortem(instance, run.run_id)
         if reason is None:
             continue
         yield failed_run(
             run_id=run.run_id,
             job=run.job_name,
-            assets=[key.path for key in run.asset_selection or ()],
+            assets=[key.path for key in assets],
             partitions=_partitions_of(run),
             reason=reason,
             failed_at=failed_at,
         )
 
 
-def _why_it_failed(instance: dg.DagsterInstance, run_id: str) -> str | None:
-    """The failed steps and their errors, or None if failed blocking checks alone explain it.
+def _post_mortem(instance: dg.DagsterInstance, run_id: str) -> tuple[set[dg.AssetKey], str | None]:
+    """The assets a run was to make, and why it failed.
 
-    Those have a message of their own.
+    No reason where failed blocking checks alone explain it: those have a message of their own.
     """
+    assets: set[dg.AssetKey] = set()
     steps: list[str] = []
-    explained = 0
-    run_message = None
-    for entry in instance.all_logs(
-        run_id, of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE}
-    ):
+    explained = False
+    said = None
+    for entry in instance.all_logs(run_id, of_type=TELLING):
         event = entry.dagster_event
         assert event is not None  # of_type asks for Dagster's own events only
-        if event.event_type is DagsterEventType.RUN_FAILURE:
-            run_message = event.message
-            continue
-        error = event.step_failure_data.error
-        if error is not None and error.cls_name == "DagsterAssetCheckFailedError":
-            explained += 1
-        else:
-            steps.append(f"step {event.step_key} failed: {_quotable(event.step_failure_data)}")
+        match event.event_type:
+            case DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+                assets |= {event.asset_key} if event.asset_key else set()
+            case DagsterEventType.STEP_FAILURE:
+                failure = event.step_failure_data
+                if failure.error and failure.error.cls_name == "DagsterAssetCheckFailedError":
+                    explained = True
+                else:
+                    steps.append(f"step {event.step_key} failed: {_quotable(failure)}")
+            case _:
+                said = event.message
     if steps:
-        return "; ".join(steps)
-    return None if explained else run_message or "the run ended without saying why"
+        return assets, "; ".join(steps)
+    return assets, None if explained else said or "the run ended without saying why"
 
 
 def _quotable(failure: StepFailureData) -> str:

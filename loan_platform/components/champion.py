@@ -82,7 +82,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 trained.bundle,
                 trained.evaluation,
                 parent_run_id=parent_run_id,
-                tags={"dagster_run_id": context.run_id},
+                tags={"dagster_run_id": context.run.run_id},
             )
         record = trained.bundle.record
         return dg.MaterializeResult(

@@ -14,6 +14,9 @@ from loan_platform.contract.portfolio import Column, Contract
 
 LARGEST = "1.7976931348623157e308::double"  # NaN and infinity are above it, in every engine
 
+# What counts as a number; engines differ (DuckDB reads 1_000 and +-5, Spark reads 5d).
+DECIMAL = "^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?$"
+
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
@@ -124,6 +127,12 @@ def _finite(expression: str) -> str:
     return f"CASE WHEN abs({expression}) <= {LARGEST} THEN {expression} ELSE NULL END"
 
 
+def _decimal(text: str) -> str:
+    return (
+        f"CASE WHEN regexp_matches({text}, {literal(DECIMAL)}) THEN TRY_CAST({text} AS double) END"
+    )
+
+
 def _truth(condition: str) -> str:
     return f"coalesce(({condition}), false)"
 
@@ -132,9 +141,9 @@ def _typed(column: Column) -> str:
     text = quoted(column.name)
     match column.type:
         case "number":
-            return _finite(f"TRY_CAST({text} AS double)")
+            return _finite(_decimal(text))
         case "integer":
-            value = f"TRY_CAST({text} AS double)"
+            value = _decimal(text)
             whole = f"abs({value}) <= {number(2**53)} AND {value} = floor({value})"
             return f"CASE WHEN {whole} THEN TRY_CAST({value} AS bigint) ELSE NULL END"
         case "date":

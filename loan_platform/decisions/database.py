@@ -98,7 +98,9 @@ def file(path: Path) -> sa.Engine:
     """An engine on one SQLite file, made with its folder, readable by its owner alone."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = sa.create_engine(
-        f"sqlite:///{path}", hide_parameters=True, connect_args={"timeout": WAIT_SECONDS}
+        sa.URL.create("sqlite", database=str(path)),
+        hide_parameters=True,
+        connect_args={"timeout": WAIT_SECONDS},
     )
 
     @sa.event.listens_for(engine, "connect")

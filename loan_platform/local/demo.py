@@ -41,8 +41,8 @@ from loan_platform.local.applications import (
 )
 from loan_platform.local.instance import environment, prepare
 from loan_platform.local.platform_runs import PlatformRuns
-from loan_platform.local.processes import Supervisor, is_free
-from loan_platform.local.up import Place, Ports, programs
+from loan_platform.local.processes import Program, Supervisor
+from loan_platform.local.up import LOOPBACK, SERVICE, Place, choose_ports, programs
 
 PORTFOLIO = "credit_risk"
 HISTORY_MONTHS = 12
@@ -55,8 +55,7 @@ SHIFT_STORY = (
     f"half of the applications come from a new partner who lends {SHIFT_FACTOR:g} times as much"
 )
 
-NEVER = "0 0 31 2 *"  # the nightly gap schedule would fill in the months that are yet to come
-LOOPBACK = "127.0.0.1"
+NEVER = "0 0 1 1 *"  # the nightly gap schedule would fill in the months that are yet to come
 START_TIMEOUT_SECONDS = 90.0
 RETRAIN_TIMEOUT_SECONDS = 120.0
 FOLLOW_TIMEOUT_SECONDS = 30.0
@@ -194,49 +193,43 @@ def _play(
     narrator: Narrator,
 ) -> None:
     contract = story.contract
-    with Supervisor(home.root / "logs") as supervisor:
+    prepare(home)
+    with Supervisor(home.root / "logs") as supervisor, PlatformRuns(contract, home) as runs:
+        # Only now: on a new home this process has just made Dagster's databases.
         found = _programs(home)
         for name in ("code", "daemon"):
             supervisor.start(found[name])
         narrator.tell("Dagster's code server and daemon are starting beside the work")
-        with PlatformRuns(contract, home) as runs:
-            if runs.champion_version() is not None:
-                raise DemoError(
-                    "the model registry has a champion already, and the demo tells its story from "
-                    "the beginning; unset MLFLOW_TRACKING_URI or point it at an empty database"
-                )
-            _take_in_history(story, runs, months[:HISTORY_MONTHS], narrator)
-            service = _serve(supervisor, found, story.bento)
-            supervisor.wait_until_ready(START_TIMEOUT_SECONDS)
-            _await_version(service, runs.champion_version(), supervisor)
-            narrator.tell(f"the service answers at {service}, the daemon watches")
-            asked: list[Application] = []
-            for month in months[HISTORY_MONTHS:-1]:
-                shifted = month > months[HISTORY_MONTHS + CALM_MONTHS - 1]
-                arriving = _arriving(future[month], shifted, story.seed)
-                asked += arriving
-                told = MonthStory(
-                    month, shifted, _send(service, arriving, month, shifted, narrator)
-                )
-                story.months.append(told)
-                _close_month(told, contract, home, runs, asked, narrator)
-                if told.drift and told.drift.drifted:
-                    told.retrain = _await_retraining(runs, month, supervisor, narrator)
-                    _await_version(service, runs.champion_version(), supervisor)
-            last = _arriving(future[months[-1]][:APPLICATIONS_AFTERWARDS], True, story.seed)
-            story.afterwards = _send(service, last, months[-1], True, narrator)
+        if runs.champion_version() is not None:
+            raise DemoError(
+                "the model registry has a champion already, and the demo tells its story from "
+                "the beginning; unset MLFLOW_TRACKING_URI or point it at an empty database"
+            )
+        _take_in_history(story, runs, months[:HISTORY_MONTHS], narrator)
+        service = _serve(supervisor, found, story.bento)
+        supervisor.wait_until_ready(START_TIMEOUT_SECONDS)
+        _await_version(service, runs.champion_version(), supervisor)
+        narrator.tell(f"the service answers at {service}, the daemon watches")
+        asked: list[Application] = []
+        for month in months[HISTORY_MONTHS:-1]:
+            shifted = month > months[HISTORY_MONTHS + CALM_MONTHS - 1]
+            arriving = _arriving(future[month], shifted, story.seed)
+            asked += arriving
+            told = MonthStory(month, shifted, _send(service, arriving, month, shifted, narrator))
+            story.months.append(told)
+            _close_month(told, contract, home, runs, asked, narrator)
+            if told.drift and told.drift.drifted:
+                told.retrain = _await_retraining(runs, month, supervisor, narrator)
+                _await_version(service, runs.champion_version(), supervisor)
+        last = _arriving(future[months[-1]][:APPLICATIONS_AFTERWARDS], True, story.seed)
+        story.afterwards = _send(service, last, months[-1], True, narrator)
 
 
-def _programs(home: Home) -> dict[str, Any]:
-    """What `loan-platform up` starts, on ports that are free, with a daemon that needs no webserver."""
-    ports = Ports(**{name: _free_port(first) for name, first in vars(Ports()).items()})
-    prepare(home)
+def _programs(home: Home) -> dict[str, Program]:
+    """What `loan-platform up` starts, on free ports; here the daemon's health has no webserver."""
+    ports = choose_ports(LOOPBACK, {}, services=1, say=Console(quiet=True))
     found = programs(home, Place(LOOPBACK, LOOPBACK, ports))
     return {**found, "daemon": dataclasses.replace(found["daemon"], ready=lambda: True)}
-
-
-def _free_port(first: int) -> int:
-    return next(port for port in range(first, first + 1000) if is_free(LOOPBACK, port))
 
 
 def _take_in_history(
@@ -268,9 +261,9 @@ def _take_in_history(
     )
 
 
-def _serve(supervisor: Supervisor, found: dict[str, Any], tag: str) -> str:
+def _serve(supervisor: Supervisor, found: dict[str, Program], tag: str) -> str:
     """Start the packaged champion; return its address."""
-    program = found[f"service-{PORTFOLIO}"]
+    program = found[SERVICE + PORTFOLIO]
     at = program.command.index("--working-dir")
     command = (*program.command[:at], tag)
     supervisor.start(dataclasses.replace(program, command=command))

@@ -6,6 +6,7 @@ is ever part of a finding.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -49,6 +50,7 @@ def examine(home: Home, ports: Ports | None = None) -> list[Finding]:
     return [
         python(),
         *packages(PROJECT_ROOT / "requirements.lock"),
+        *libraries(),
         *folder(home.root),
         *listening(ports or Ports(), running=holder(home.root / LOCK)),
         *contracts(contract_files()),
@@ -94,6 +96,19 @@ def packages(lock: Path) -> Iterator[Finding]:
     shown = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
     level: Level = "problem" if any("missing" in what for what in wrong) else "warning"
     yield Finding("Packages", level, shown, f"python -m pip install -r {lock.name}")
+
+
+def libraries() -> Iterator[Finding]:
+    """The one library that LightGBM takes from the system."""
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        mend = "apt-get install libgomp1, or your system's package of the same library"
+        yield Finding("Libraries", "problem", "libgomp.so.1 is missing; LightGBM needs it", mend)
+    else:
+        yield Finding("Libraries", "ok", "libgomp.so.1")
 
 
 def folder(root: Path) -> Iterator[Finding]:
@@ -171,20 +186,20 @@ def contracts(files: Iterable[Path]) -> Iterator[Finding]:
 def databases(home: Home) -> Iterator[Finding]:
     """Whether each PostgreSQL URL has the scheme the platform needs, and a server answers there."""
     urls = {
-        "LOAN_PLATFORM_DAGSTER_URL": home.dagster_url,
-        "LOAN_PLATFORM_DECISIONS_URL": home.decisions_url,
-        "MLFLOW_TRACKING_URI": home.tracking_uri,
+        ("Dagster storage", "LOAN_PLATFORM_DAGSTER_URL"): home.dagster_url,
+        ("Decision log", "LOAN_PLATFORM_DECISIONS_URL"): home.decisions_url,
+        ("MLflow", "MLFLOW_TRACKING_URI"): home.tracking_uri,
     }
-    for name, url in urls.items():
+    for (subject, variable), url in urls.items():
         if url is None or url.startswith("sqlite:"):
-            yield Finding(name, "ok", "SQLite below the home folder")
-        elif name == "MLFLOW_TRACKING_URI" and is_server(url):
-            yield server(name, url)
+            yield Finding(subject, "ok", "SQLite below the home folder")
+        elif is_server(url):
+            yield server(subject, variable, url)
         else:
-            yield database(name, url)
+            yield database(subject, variable, url)
 
 
-def server(name: str, url: str) -> Finding:
+def server(subject: str, variable: str, url: str) -> Finding:
     """Whether an MLflow server answers."""
     import httpx
 
@@ -193,27 +208,27 @@ def server(name: str, url: str) -> Finding:
         answer = httpx.get(url.rstrip("/") + "/health", timeout=5.0)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         seen = f"no MLflow server answers ({type(error).__name__})"
-        return Finding(name, "problem", seen, "start it, or leave the variable out")
+        return Finding(subject, "problem", seen, f"start it, or correct {variable}")
     if answer.is_error:
         seen = f"the MLflow server answers with HTTP {answer.status_code}"
-        return Finding(name, "problem", seen, "look into that server's log")
-    return Finding(name, "ok", "the MLflow server answers")
+        return Finding(subject, "problem", seen, "look into that server's log")
+    return Finding(subject, "ok", "the MLflow server answers")
 
 
-def database(name: str, url: str) -> Finding:
+def database(subject: str, variable: str, url: str) -> Finding:
     """Whether a PostgreSQL database answers, and its clock agrees with this one."""
     from sqlalchemy import create_engine, text
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-    form = f"write it as {SCHEME}://USER:PASSWORD@HOST:5432/DATABASE"
+    form = f"write {variable} as {SCHEME}://USER:PASSWORD@HOST:5432/DATABASE"
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        return Finding(name, "problem", "is not a database URL", form)
+        return Finding(subject, "problem", f"{variable} is not a database URL", form)
     if parsed.drivername != SCHEME:
-        seen = f"begins with {parsed.drivername}://, which selects another driver"
-        return Finding(name, "problem", seen, form)
+        seen = f"{variable} begins with {parsed.drivername}://, which selects another driver"
+        return Finding(subject, "problem", seen, form)
     where = f"{parsed.host or 'local socket'}:{parsed.port or 5432}/{parsed.database}"
     engine = create_engine(parsed, connect_args={"connect_timeout": 5})
     try:
@@ -223,14 +238,14 @@ def database(name: str, url: str) -> Finding:
     except SQLAlchemyError as error:
         # The driver's own words name host, user and database, never the password.
         cause = str(getattr(error, "orig", "")).strip().splitlines() or [type(error).__name__]
-        mend = "start the server, or correct host, user, password or database in the URL"
-        return Finding(name, "problem", f"{where}: {cause[-1]}", mend)
+        mend = f"start the server, or correct host, user, password or database in {variable}"
+        return Finding(subject, "problem", f"{where}: {cause[-1]}", mend)
     finally:
         engine.dispose()
     if abs(skew) > CLOCK_SKEW_SECONDS:
         seen = f"{where} answers, but its clock is {skew:+.0f} s from this one"
-        return Finding(name, "warning", seen, "set both by NTP; freshness goes by these clocks")
-    return Finding(name, "ok", f"{where} answers")
+        return Finding(subject, "warning", seen, "set both by NTP; freshness goes by these clocks")
+    return Finding(subject, "ok", f"{where} answers")
 
 
 def alerts() -> Finding:

@@ -34,6 +34,7 @@ class PlatformRuns:
         from loan_platform.definitions import defs
 
         self.instance = dg.DagsterInstance.get()
+        self.instance.get_runs_count()  # makes the databases of a new home
         self.job = defs().resolve_implicit_global_asset_job_def()
         return self
 

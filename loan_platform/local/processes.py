@@ -189,23 +189,30 @@ class Supervisor:
                 self._family |= _tree(child.pid)
 
     def stop(self) -> None:
-        """Stop every child and whatever it started: SIGTERM, then SIGKILL after the patience."""
+        """Stop every child and whatever it started, within the patience.
+
+        The children get SIGTERM and tell their own. What still runs when half of the patience is
+        over, or when its parent has gone, is told itself: a run in the middle of its work ends
+        then as a failed run, where a SIGKILL would leave it "started" for good. At the end of the
+        patience, or at a second Ctrl-C, comes SIGKILL.
+        """
         children = [child for _, child in self._children.values()]
         self._remember_family()
-        told: set[psutil.Process] = set()
+        ids = {child.pid for child in children}
+        told = {process for process in self._family if process.pid in ids}
         for child in reversed(children):
             if child.poll() is None:
                 child.terminate()
-        deadline = time.monotonic() + self._patience
-        while time.monotonic() < deadline and not self._impatient.is_set():
+        begun = time.monotonic()
+        while time.monotonic() - begun < self._patience and not self._impatient.is_set():
             self._remember_family()
             if not any(_lives(process) for process in self._family):
                 break
-            running = [child for child in children if child.poll() is None]
-            if not running:
-                for orphan in self._family - told:  # its parent is gone and did not tell it
+            left_alone = not [child for child in children if child.poll() is None]
+            if left_alone or time.monotonic() - begun > self._patience / 2:
+                for process in self._family - told:
                     with contextlib.suppress(psutil.NoSuchProcess):
-                        orphan.terminate()
+                        process.terminate()
                 told |= self._family
             time.sleep(_POLL_SECONDS)
         for process in self._family:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
-from loan_platform.contract.sql import SQL_TYPES, features_sql, matrix_sql, quoted
+from loan_platform.contract.expression import SQL_TYPES
+from loan_platform.contract.sql import features_sql, matrix_sql, quoted
 from loan_platform.engine import duck
 from loan_platform.engine.home import Home
 from loan_platform.model.bundle import Bundle

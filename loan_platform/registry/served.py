@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from loan_platform.registry.models import predict_frame
 
@@ -31,11 +31,14 @@ class LoanModel(PythonModel):
 
     def predict(
         self,
-        context: PythonModelContext,
+        context: PythonModelContext,  # noqa: ARG002 (MLflow passes these two by name)
         model_input: pd.DataFrame,
-        params: dict[str, Any] | None = None,
+        params: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> pd.DataFrame:
-        return predict_frame(self._bundle, pa.Table.from_pandas(model_input)).to_pandas()
+        decided: pd.DataFrame = predict_frame(
+            self._bundle, pa.Table.from_pandas(model_input, preserve_index=False)
+        ).to_pandas()
+        return decided
 
 
 set_model(LoanModel())

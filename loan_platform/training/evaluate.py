@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loan_platform.model.policy import Policy
+from loan_platform.model.policy import DECISIONS, Policy
 
 RESAMPLES = 1000
 CALIBRATION_BINS = 10
@@ -63,7 +63,7 @@ def evaluate(
         "calibration_error": calibration_error(outcome[order], probability[order]),
         **_at_threshold(outcome, policy.label(probability)),
         "threshold": policy.threshold,
-        **{f"{name}_share": float((decision == name).mean()) for name in np.unique(decision)},
+        **{f"{name}_share": float((decision == name).mean()) for name in DECISIONS},
         "bad_rate_approved": float(outcome[approved].mean()) if approved.any() else 0.0,
     }
     return Evaluation(outcome, probability, policy, metrics)
@@ -88,7 +88,7 @@ def weighted_auc(outcome: np.ndarray, score: np.ndarray, weights: np.ndarray) ->
         bad, good = (np.add.reduceat(side, starts, axis=1) for side in (bad, good))
     below = np.cumsum(good, axis=1) - good / 2
     with np.errstate(invalid="ignore"):
-        return (bad * below).sum(axis=1) / (bad.sum(axis=1) * good.sum(axis=1))
+        return np.asarray((bad * below).sum(axis=1) / (bad.sum(axis=1) * good.sum(axis=1)))
 
 
 def resamples(rows: int, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -142,7 +142,7 @@ def log_losses(outcome: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of each outcome, in nats, shape (n,)."""
     smallest = np.finfo(np.float64).eps
     p = np.clip(probability, smallest, 1 - smallest)
-    return -np.where(outcome == 1, np.log(p), np.log1p(-p))
+    return np.asarray(np.where(outcome == 1, -np.log(p), -np.log1p(-p)))
 
 
 def calibration_bins(outcome: np.ndarray, probability: np.ndarray) -> np.ndarray:

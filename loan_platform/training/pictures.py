@@ -21,7 +21,7 @@ GOOD, BAD, GREY = "#2b6cb0", "#c05621", "#a0aec0"
 
 
 def draw(bundle: Bundle, evaluation: Evaluation) -> dict[str, bytes]:
-    """PNG of the ROC curve, calibration, score distribution and feature importance, by file name."""
+    """PNGs by file name: ROC curve, calibration, score distribution, feature importance."""
     return {
         "roc.png": _roc(evaluation),
         "calibration.png": _calibration(evaluation),

@@ -77,10 +77,10 @@ def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime)
         )
     _refuse_missing_columns(contract, cleaned)
     moment = literal(as_of.astimezone(dt.UTC).isoformat())
-    carried = ("application_id", "month", "outcome", "outcome_known_at", "outcome_source")
+    carried = ("application_id", "_month", "outcome", "outcome_known_at", "outcome_source")
     inputs = features_sql(contract, "known", also=carried)
     table = duck.query(
-        f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS month\n"
+        f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS _month\n"
         f"  FROM {duck.parquet(*cleaned.values())}\n"
         f"  WHERE outcome IS NOT NULL AND outcome_known_at <= CAST({moment} AS TIMESTAMPTZ)\n"
         f"), inputs AS (\n{inputs}\n), matrix AS (\n{matrix_sql(contract, 'inputs', carried)}\n)\n"
@@ -95,7 +95,7 @@ def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime)
     columns = [np.asarray(table[name], dtype=np.float64) for name in contract.model_inputs]
     return Rows(
         application_id=np.array(table["application_id"].to_pylist(), dtype=object),
-        month=np.array(table["month"].to_pylist(), dtype=object),
+        month=np.array(table["_month"].to_pylist(), dtype=object),
         known_at=np.asarray(table["outcome_known_at"].cast("timestamp[us]"), "datetime64[us]"),
         outcome=np.asarray(table["outcome"], dtype=np.int64),
         matrix=np.column_stack(columns),

@@ -116,6 +116,7 @@ def test_a_failed_run_names_the_step_and_no_value_of_a_row(
     (message,) = receiver.messages
     assert message["title"] == "toy: a run failed"
     assert "step toy__cleaned_features failed: ValueError" in message["message"]
+    assert "Where: toy/cleaned_features\n" in message["message"]
     assert "51234" not in message["message"]
     assert f"/runs/{run_id}" in message["message"]
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from loan_platform.contract.calendar import keys, partition_key, window
 
 MOMENTS = st.datetimes(
-    dt.datetime(1900, 1, 2), dt.datetime(2999, 12, 30), timezones=st.timezones()  # noqa: DTZ001
+    dt.datetime(1900, 1, 2),
+    dt.datetime(2999, 12, 30),
+    timezones=st.timezones(),  # noqa: DTZ001
 )
 
 

@@ -13,18 +13,18 @@ import numpy as np
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import keys
 
-MONTHS = 24
+MONTHS = {"gappy": 24, "steady": 8}
+"""The portfolios, and how many months each has; the current month is the last."""
 
 
-def first_day() -> dt.date:
-    """The first of the 24 months that end with the current one."""
+def first_day(name: str) -> dt.date:
     now = dt.datetime.now(dt.UTC)
-    months = now.year * 12 + now.month - MONTHS
+    months = now.year * 12 + now.month - MONTHS[name]
     return dt.date(months // 12, months % 12 + 1, 1)
 
 
-def months() -> list[str]:
-    return keys(first_day(), MONTHS)
+def months(name: str) -> list[str]:
+    return keys(first_day(name), MONTHS[name])
 
 
 def contract(name: str) -> Contract:
@@ -43,7 +43,7 @@ def contract(name: str) -> Contract:
                  "role": "outcome"},
             ],
             "outcome": {"bad": ["no"], "good": ["yes"], "matures_after_days": 0},
-            "time": {"start": first_day()},
+            "time": {"start": first_day(name)},
             "features": {"burden": {"sql": "amount / nullif(income, 0)"}},
             "retrain": {"cooldown_minutes": 0},
         }

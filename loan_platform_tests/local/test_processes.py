@@ -130,6 +130,31 @@ def test_a_worker_left_by_its_parent_is_stopped_too(program, tmp_path):
     wait_for(lambda: gone(int(worker_pid.read_text())))
 
 
+def test_what_keeps_its_parent_waiting_may_end_its_work_before_it_is_killed(program, tmp_path):
+    """A Dagster run that is only killed stays "started" for good; told, it ends as failed."""
+    worker = """
+        import pathlib, signal, sys, time
+        def end(*_):
+            pathlib.Path("ended").write_text("as failed")
+            sys.exit()
+        signal.signal(signal.SIGTERM, end)
+        pathlib.Path("working").write_text("yes")
+        time.sleep(600)
+    """
+    (tmp_path / "worker.py").write_text(textwrap.dedent(worker))
+    waiting_for_it = """
+        import signal, subprocess, sys
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        subprocess.run([sys.executable, "worker.py"])
+    """
+    with Supervisor(tmp_path / "logs", patience=4) as supervisor:
+        supervisor.start(program("server", waiting_for_it))
+        wait_for((tmp_path / "working").exists)
+        begun = time.monotonic()
+    assert 2.0 <= time.monotonic() - begun < 4.0
+    assert (tmp_path / "ended").read_text() == "as failed"
+
+
 SUPERVISING = """
     import os, sys
     from pathlib import Path

@@ -1,21 +1,26 @@
 """Bundles to serve: small real models of the credit_risk contract, and applications to send.
 
-Here: what the service's tests need of a model, drawn from a seed. Not here: how training makes
-one (`loan_platform_tests.training`).
+Here: what the service's tests need of a model, drawn from a seed, and a cleaned layer to train
+one properly from. Not here: whether training is right (`loan_platform_tests.training`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import lightgbm
 import numpy as np
+import pyarrow as pa
 
 from loan_platform.contract import Contract
 from loan_platform.contract.portfolio import Feature
 from loan_platform.contract.request import Value
-from loan_platform.engine.prepared import PreparedFeatures
+from loan_platform.contract.sql import features_sql
+from loan_platform.engine import duck
+from loan_platform.engine.files import write_parquet
+from loan_platform.engine.prepared import ARROW_TYPES, PreparedFeatures
 from loan_platform.model.bundle import Bundle, Calibrator, TrainingRecord, environment
 from loan_platform.model.policy import Policy
 
@@ -78,3 +83,47 @@ def bundle(contract: Contract, seed: int = 0, trees: int = 20) -> Bundle:
         booster_text=booster.model_to_string(),
         golden=matrix[:5],
     )
+
+
+AS_OF = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def cleaned_layer(
+    contract: Contract, rows: list[dict[str, Value]], folder: Path
+) -> dict[str, Path]:
+    """`rows` with made-up outcomes as two months of the cleaned layer; `a-<n>` is row n's id."""
+    random = np.random.default_rng(len(rows))
+    kinds = [(column.name, ARROW_TYPES[column.type]) for column in contract.feature_columns]
+    schema = pa.schema(
+        [
+            ("application_id", pa.string()),
+            ("applied_at", pa.timestamp("us", tz="UTC")),
+            ("outcome", pa.int64()),
+            ("outcome_known_at", pa.timestamp("us", tz="UTC")),
+            ("outcome_source", pa.string()),
+        ]
+    )
+    files = {}
+    for month in (1, 2):
+        moment = dt.datetime(2025, month, 15, tzinfo=dt.UTC)
+        mine = range(month - 1, len(rows), 2)
+        platform = [
+            {
+                "application_id": f"a-{n}",
+                "applied_at": moment,
+                "outcome": int(
+                    random.random() < (0.5 if rows[n]["loan_intent"] == "MEDICAL" else 0.1)
+                ),
+                "outcome_known_at": moment + dt.timedelta(days=30),
+                "outcome_source": "lender",
+            }
+            for n in mine
+        ]
+        typed = pa.Table.from_pylist(
+            [row | rows[n] for row, n in zip(platform, mine, strict=True)],
+            schema=pa.unify_schemas([schema, pa.schema(kinds)]),
+        )
+        cleaned = duck.query(features_sql(contract, "typed", also=tuple(schema.names)), typed=typed)
+        files[f"2025-{month:02d}"] = folder / f"2025-{month:02d}.parquet"
+        write_parquet(cleaned, files[f"2025-{month:02d}"])
+    return files

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bento import batching
 from bento.champion import Champion
 from loan_platform.contract import Contract
 from loan_platform.contract.request import example
@@ -198,6 +200,35 @@ def test_a_log_that_cannot_be_written_means_no_decision(
     assert {response.status_code for response in responses} == {503}
     assert code(responses[0]) == "not_recorded"
     assert "hush" not in caplog.text
+
+
+@pytest.mark.slow
+def test_decisions_may_go_to_postgresql(
+    open_desk: Callable[..., Desk],
+    home: Home,
+    champion: Champion,
+    credit_risk: Contract,
+    new_database: Callable[[], str],
+) -> None:
+    elsewhere = replace(home, decisions_url=new_database())
+    rows = applications(credit_risk, 20, seed=15)
+    responses = open_desk(champion, elsewhere).predict_together(rows)
+    answered = {response.json()["decision_id"] for response in responses}
+    assert len(answered) == 20
+    assert set(read_decisions(elsewhere, "credit_risk")["decision_id"].to_pylist()) == answered
+    assert not home.decisions.exists()
+
+
+def test_more_than_can_wait_are_sent_away_at_once(
+    desk: Desk, credit_risk: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batching, "MOST_WAITING", 5)
+    responses = desk.predict_together(applications(credit_risk, 30, seed=16))
+    statuses = Counter(response.status_code for response in responses)
+    assert set(statuses) == {200, 503}
+    assert statuses[200] >= 5
+    assert {code(r) for r in responses if r.status_code == 503} == {"overloaded"}
+    assert read_decisions(desk.home, "credit_risk").num_rows == statuses[200]
 
 
 def test_a_failure_here_is_told_by_number_and_logged_without_values(

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,46 @@ import httpx
 import pytest
 
 from loan_platform.contract import Contract
-from loan_platform.contract.request import example
+from loan_platform.contract.request import Value, example
 from loan_platform.decisions import read_decisions
 from loan_platform.engine.home import Home
 from loan_platform.model.bundle import Bundle
 from loan_platform.registry.models import Registry
-from loan_platform_tests.engine.test_prepared import awkward, from_files
-from loan_platform_tests.service.bundles import applications, bundle
+from loan_platform.training.rows import known_rows
+from loan_platform.training.train import train
+from loan_platform_tests.engine.test_prepared import awkward
+from loan_platform_tests.service.bundles import AS_OF, applications, bundle, cleaned_layer
 from loan_platform_tests.service.server import PROJECT, Load, serving
 from loan_platform_tests.service.test_following import register, says
 
 pytestmark = pytest.mark.slow
 
 
+ROWS = 1500
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Applications, the cleaned layer they make, and the folder of the bundle trained on it."""
+
+    rows: list[dict[str, Value]]
+    cleaned: dict[str, Path]
+    bundle: Path
+
+
 @pytest.fixture(scope="module")
-def saved(credit_risk: Contract, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "bundle"
-    bundle(credit_risk, trees=100).save(folder)
-    return folder
+def trained(credit_risk: Contract, tmp_path_factory: pytest.TempPathFactory) -> TrainedOn:
+    folder = tmp_path_factory.mktemp("trained")
+    edges = awkward(credit_risk)
+    rows = [*edges, *applications(credit_risk, ROWS - len(edges), seed=11)]
+    cleaned = cleaned_layer(credit_risk, rows, folder)
+    train(credit_risk, cleaned, AS_OF, simulated=True).bundle.save(folder / "bundle")
+    return TrainedOn(rows, cleaned, folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def saved(trained: TrainedOn) -> Path:
+    return trained.bundle
 
 
 def run_build(store: Path, saved: Path, portfolio: str) -> subprocess.CompletedProcess[str]:
@@ -84,27 +107,28 @@ def test_a_bundle_that_cannot_be_served_is_not_built(saved: Path, tmp_path: Path
 
 
 def test_a_copied_bento_serves_by_itself(
-    built: dict[str, Any], saved: Path, credit_risk: Contract, tmp_path: Path
+    built: dict[str, Any], trained: TrainedOn, credit_risk: Contract, tmp_path: Path
 ) -> None:
     """One server, asked everything: starting costs seconds."""
     copy = tmp_path / "elsewhere"
     shutil.copytree(built["path"], copy)
     home = Home.at(tmp_path / "home")
-    rows = [*applications(credit_risk, 300, seed=11), *awkward(credit_risk)]
     log = tmp_path / "server.log"
     with serving(copy, log, LOAN_PLATFORM_HOME=home.root, BENTOML_HOME=tmp_path / "no") as server:
         health = server.health()
         assert health is not None
         assert (health.json()["model_version"], health.json()["simulated"]) == ("7", True)
         with httpx.Client(base_url=server.url, timeout=30) as client:
-            # Replayed rows get the batch path's probability.
-            expected = Bundle.load(saved).probability(from_files(credit_risk, rows, tmp_path))
-            served = [client.post("/predict", json=row).json() for row in rows]
-            apart = max(
-                abs(answer["probability_default"] - probability)
-                for answer, probability in zip(served, expected, strict=True)
-            )
-            assert apart <= 1e-9
+            # The very rows it was trained on get the batch path's probability.
+            known = known_rows(credit_risk, trained.cleaned, AS_OF)
+            expected = Bundle.load(trained.bundle).probability(known.matrix)
+            assert len(known) == ROWS
+            for name, probability in zip(known.application_id, expected, strict=True):
+                row = trained.rows[int(name.removeprefix("a-"))]
+                body = {**row, "application_id": name}
+                answer = client.post("/predict", json=body).json()
+                assert answer["application_id"] == name
+                assert abs(answer["probability_default"] - probability) <= 1e-9
             # Refusals over a real socket, with a value planted in each.
             planted = {**example(credit_risk), "loan_intent": "PLANTED", "person_income": -98765}
             assert client.post("/predict", json=planted).status_code == 422
@@ -131,7 +155,7 @@ def test_a_copied_bento_serves_by_itself(
     assert "Traceback" not in said
     assert "98765" not in said
     assert "PLANTED" not in said
-    assert read_decisions(home, "credit_risk").num_rows == len(rows)
+    assert read_decisions(home, "credit_risk").num_rows == ROWS
 
 
 def test_a_bento_answers_with_its_own_model_until_the_registry_has_another(

@@ -1,0 +1,344 @@
+"""Rows in are rows accepted and rows quarantined, each with its reason; the service's rows too."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from loan_platform.contract import Contract
+from loan_platform.decisions.log import SCHEMA as DECISIONS
+from loan_platform.engine.files import write_parquet
+from loan_platform.engine.home import Home
+from loan_platform.ingest.cleaning import book_features, clean
+from loan_platform.ingest.source import locate, open_book
+from loan_platform_tests import home_loans
+from loan_platform_tests.ingest.taking_in import (
+    REPLAYED,
+    Row,
+    good_lines,
+    home_loans_in,
+    read,
+    small_book,
+    take_in,
+)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the small book lies."""
+    monkeypatch.setenv("LOAN_DATA_DIR", str(tmp_path))
+    return tmp_path / "small.csv"
+
+
+# a line, and the reason it is refused for
+REFUSED = {
+    "12a,1,car,0": "amount: not a finite number",
+    "inf,1,car,0": "amount: not a finite number",
+    "1e400,1,car,0": "amount: not a finite number",
+    ",1,car,0": "amount: missing",
+    "   ,1,car,0": "amount: missing",
+    "-1,1,car,0": "amount: below 0",
+    "1000001,1,home,0": "amount: above 1e+06",
+    "5,1.5,car,0": "years: not a whole number",
+    "5,1,boat,0": "purpose: not a listed category",
+    "5,1,Car,0": "purpose: not a listed category",
+    "5,1,,0": "purpose: missing",
+    "5,1,car,2": "status: neither a good nor a bad outcome",
+    "90001,1,car,0": "dear_car: no car costs that much",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_a_bad_row_is_quarantined_with_its_reason_and_as_it_came(
+    line: str, small: Path, home: Home
+):
+    small.write_text(small_book(*good_lines(10), line, *good_lines(20)[10:]))
+    taken = take_in(REPLAYED, home)
+    assert (taken.rows, len(taken.accepted)) == (21, 20)
+    (refused,) = taken.quarantined
+    assert refused["_reason"] == REFUSED[line]
+    assert refused["_row"] == 11
+    received = [refused[name] or "" for name in ("amount", "years", "purpose", "status")]
+    assert received == [value if value.strip() else received[i] for i, value in enumerate(line.split(","))]
+
+
+def test_a_row_with_two_faults_has_both_reasons(small: Path, home: Home):
+    small.write_text(small_book("x,y,car,0"))
+    taken = take_in(REPLAYED, home)
+    assert taken.reasons == {"amount: not a finite number": 1, "years: not a whole number": 1}
+    assert len(taken.quarantined) == 1
+
+
+def test_good_rows_keep_their_types_and_their_outcome(small: Path, home: Home):
+    small.write_text(small_book("5,,car,1", "6.5,3.0,home,0", "7,1,car,"))
+    taken = take_in(REPLAYED, home)
+    rows = {row["amount"]: row for row in taken.accepted}
+    assert [rows[a]["years"] for a in (5.0, 6.5, 7.0)] == [None, 3, 1]
+    assert [rows[a]["outcome"] for a in (5.0, 6.5, 7.0)] == [1, 0, None]
+    assert [rows[a]["outcome_source"] for a in (5.0, 6.5, 7.0)] == ["book", "book", None]
+    known = rows[5.0]
+    assert known["outcome_known_at"] - known["applied_at"] == dt.timedelta(days=30)
+    assert rows[7.0]["outcome_known_at"] is None
+    assert "status" not in known
+
+
+def test_duplicates_are_quarantined_and_name_the_first(small: Path, home: Home):
+    first, second = "5,1,car,0", "6,1,home,1"
+    small.write_text(small_book(first, *good_lines(5), second, first, f" {second}", first))
+    taken = take_in(REPLAYED, home)
+    assert (taken.rows, len(taken.accepted)) == (10, 7)
+    assert taken.reasons == {"duplicate": 3}
+    told = sorted((row["_row"], row["_reason"]) for row in taken.quarantined)
+    assert told == [
+        (8, "duplicate of row 1"),
+        (9, "duplicate of row 7"),
+        (10, "duplicate of row 1"),
+    ]
+
+
+def test_duplicates_may_be_kept_with_ids_of_their_own(small: Path, home: Home):
+    keeping = REPLAYED.model_copy(update={"duplicates": "keep"})
+    small.write_text(small_book("5,1,car,0", "6,1,home,1", "5,1,car,0", "5,1,car,0"))
+    taken = take_in(keeping, home)
+    assert (taken.rows, len(taken.accepted), taken.quarantined) == (4, 4, [])
+    same = sorted(row["application_id"] for row in taken.accepted if row["amount"] == 5)
+    assert same == [same[0], f"{same[0]}-2", f"{same[0]}-3"]
+
+
+def test_a_second_run_writes_the_same_bytes(small: Path, home: Home):
+    lines = [*good_lines(200), "x,1,car,0", "1,1", good_lines(1)[0]]
+    small.write_text(small_book(*lines))
+
+    def digests() -> dict[str, str]:
+        taken = take_in(REPLAYED, home)
+        for month in taken.admissions:
+            clean(REPLAYED, home, month)
+        files = sorted(home.portfolio("small").rglob("*.parquet"))
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+    first = digests()
+    assert len(first) == 9  # three months of raw_loans, quarantine, cleaned_features
+    assert digests() == first
+
+
+def test_rows_are_placed_by_date_and_those_outside_say_so(tmp_path: Path, home: Home):
+    rows = home_loans.rows(200)
+    for row, date in zip(rows, ["2023-12-31", "", "31/01/2024", "infinity"], strict=False):
+        row["applied_at"] = date
+    taken = take_in(home_loans_in(tmp_path, rows), home)
+    assert (taken.rows, len(taken.accepted)) == (200, 196)
+    reasons = {row["_application_id"]: row["_reason"] for row in taken.quarantined}
+    assert reasons == {
+        "H-00000": "dated outside 2024-01",
+        "H-00001": "applied_at: missing",
+        "H-00002": "applied_at: not a date",
+        "H-00003": "applied_at: not a date",
+    }
+    assert all(f"{row['applied_at']:%H:%M}" == "00:00" for row in taken.accepted)
+
+
+def test_a_row_in_another_months_file_says_so(tmp_path: Path, home: Home):
+    rows = home_loans.rows(2)
+    rows[0]["applied_at"], rows[1]["applied_at"] = "2024-03-10", "2024-04-01"
+    home_loans.write_csv(tmp_path / "2024-03.csv", rows)
+    contract = home_loans.contract(source={"path": str(tmp_path / "{partition}.csv")})
+    taken = take_in(contract, home, ["2024-03"])
+    assert [row["application_id"] for row in taken.accepted] == ["H-00000"]
+    assert [row["_reason"] for row in taken.quarantined] == ["dated outside 2024-03"]
+
+
+def test_the_lenders_key_is_the_id_and_each_is_there_once(tmp_path: Path, home: Home):
+    rows = home_loans.rows(5)
+    for row in rows:
+        row["applied_at"] = "2024-02-01"
+    rows[1]["application_id"] = f" {rows[0]['application_id']} "
+    rows[2]["application_id"] = rows[3]["application_id"] = ""
+    taken = take_in(home_loans_in(tmp_path, rows), home)
+    assert [row["application_id"] for row in taken.accepted] == ["H-00000", "H-00004"]
+    assert [row["_reason"] for row in taken.quarantined] == [
+        "duplicate of row 1",
+        "application_id: missing",
+        "application_id: missing",
+    ]
+
+
+def test_a_loan_that_is_still_open_is_kept_without_an_outcome(tmp_path: Path, home: Home):
+    rows = home_loans.rows(4)
+    for row, outcome in zip(rows, ["open", "written off", "", "lost"], strict=True):
+        row["outcome"] = outcome
+    taken = take_in(home_loans_in(tmp_path, rows), home)
+    found = {row["application_id"]: row["outcome"] for row in taken.accepted}
+    assert found == {"H-00000": None, "H-00001": 1, "H-00002": None}
+    assert taken.reasons == {"outcome: neither a good nor a bad outcome": 1}
+
+
+def test_protected_columns_are_kept_and_ignored_ones_are_not(tmp_path: Path, home: Home):
+    contract = home_loans_in(tmp_path, home_loans.rows(20))
+    taken = take_in(contract, home)
+    assert {row["sex"] for row in taken.accepted} == {"f", "m"}
+    assert not any("note" in row for row in taken.accepted)
+    cleaned = clean(contract, home, next(iter(taken.admissions)))
+    assert cleaned.column_names == [
+        *("application_id", "applied_at", "origin"),
+        *("outcome", "outcome_known_at", "outcome_source"),
+        *contract.model_inputs,
+    ]
+
+
+def test_features_of_the_whole_book_are_those_of_its_months(tmp_path: Path, home: Home):
+    rows = home_loans.rows(300)
+    rows[0]["debt-ratio"] = "much"
+    contract = home_loans_in(tmp_path, rows)
+    taken = take_in(contract, home)
+    monthly: list[Row] = []
+    for month in taken.admissions:
+        monthly += clean(contract, home, month).select(contract.model_inputs).to_pylist()
+    with open_book(contract, locate(contract, home)) as book:
+        whole = book_features(contract, book).to_pylist()
+    assert len(whole) == 299
+    assert sorted(map(str, whole)) == sorted(map(str, monthly))
+
+
+MONTH = "2024-03"
+
+
+def decide(contract: Contract, home: Home, *decisions: dict[str, Any]) -> None:
+    """Write the month's snapshot of the decision log."""
+    usual = {
+        "applied_at": dt.datetime(2024, 3, 15, 12, 30, tzinfo=dt.UTC),
+        "decided_at": dt.datetime(2024, 3, 15, 12, 31, tzinfo=dt.UTC),
+        "model_version": "1", "contract_hash": "c", "policy_hash": "p",
+        "probability_default": 0.2, "label": 0, "decision": "approve",
+    }  # fmt: skip
+    rows = [
+        usual | {"decision_id": f"d{n}"} | one | {"inputs": json.dumps(one["inputs"])}
+        for n, one in enumerate(decisions)
+    ]
+    path = home.partition(contract.name, "decisions", MONTH)
+    write_parquet(pa.Table.from_pylist(rows, schema=DECISIONS), path)
+
+
+def learn(contract: Contract, home: Home, **outcomes: int) -> None:
+    known = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+    rows = [
+        {"application_id": name.replace("_", "-"), "outcome": bad, "known_at": known, "source": "lender"}
+        for name, bad in outcomes.items()
+    ]
+    schema = pa.schema(
+        [
+            ("application_id", pa.string()), ("outcome", pa.int64()),
+            ("known_at", pa.timestamp("us", "UTC")), ("source", pa.string()),
+        ]
+    )  # fmt: skip
+    path = home.partition(contract.name, "outcomes", MONTH)
+    write_parquet(pa.Table.from_pylist(rows, schema=schema), path)
+
+
+INPUTS = {
+    "loan amount": 0.1 + 0.2,
+    "debt-ratio": 1 / 3,
+    "order": 3,
+    "years_in_job": None,
+    "reason": 'a "second" home',
+}
+INPUTS["loan amount"] = 123456.78901234567
+
+
+@pytest.fixture
+def dated(tmp_path: Path) -> Contract:
+    """Home loans, two of them in March: H-00000 and H-00001."""
+    rows = home_loans.rows(3)
+    for row, day in zip(rows, ["2024-03-02", "2024-03-03", "2024-04-01"], strict=True):
+        row["applied_at"] = day
+    return home_loans_in(tmp_path, rows)
+
+
+def test_a_decided_application_becomes_a_row_with_the_inputs_it_had(dated: Contract, home: Home):
+    decide(dated, home, {"application_id": "S-1", "inputs": INPUTS})
+    taken = take_in(dated, home, [MONTH])
+    admission = taken.admissions[MONTH]
+    assert (admission.rows, admission.accepted, admission.from_service) == (3, 3, 1)
+    (served,) = [row for row in taken.accepted if row["origin"] == "service"]
+    assert {name: served[name] for name in INPUTS} == INPUTS  # to the last bit
+    assert served["application_id"] == "S-1"
+    assert served["applied_at"] == dt.datetime(2024, 3, 15, 12, 30, tzinfo=dt.UTC)
+    assert (served["outcome"], served["outcome_known_at"], served["sex"]) == (None, None, None)
+
+
+def test_its_outcome_and_when_it_was_known_come_with_it(dated: Contract, home: Home):
+    decide(
+        dated,
+        home,
+        {"application_id": "S-1", "inputs": INPUTS},
+        {"application_id": "S-2", "inputs": INPUTS},
+    )
+    learn(dated, home, S_1=1)
+    taken = take_in(dated, home, [MONTH])
+    found = {row["application_id"]: row for row in taken.accepted}
+    assert found["S-1"]["outcome"] == 1
+    assert found["S-1"]["outcome_known_at"] == dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+    assert found["S-1"]["outcome_source"] == "lender"
+    assert found["S-2"]["outcome"] is None
+    assert taken.admissions[MONTH].with_outcome == 3
+
+
+def test_an_application_in_both_roads_is_counted_once_from_the_book(dated: Contract, home: Home):
+    decide(
+        dated,
+        home,
+        {"application_id": "H-00001", "inputs": INPUTS},
+        {"application_id": "S-1", "inputs": INPUTS},
+    )
+    taken = take_in(dated, home, [MONTH])
+    admission = taken.admissions[MONTH]
+    assert (admission.rows, admission.from_service, admission.also_in_book) == (3, 1, 1)
+    origins = {row["application_id"]: row["origin"] for row in taken.accepted}
+    assert origins == {"H-00000": "book", "H-00001": "book", "S-1": "service"}
+
+
+def test_of_two_decisions_on_an_application_the_newest_counts(dated: Contract, home: Home):
+    later = dt.datetime(2024, 3, 20, tzinfo=dt.UTC)
+    decide(
+        dated,
+        home,
+        {"application_id": "S-1", "inputs": INPUTS | {"order": 2}, "decided_at": later},
+        {"application_id": "S-1", "inputs": INPUTS},
+    )
+    served = [row for row in take_in(dated, home, [MONTH]).accepted if row["origin"] == "service"]
+    assert [row["order"] for row in served] == [2]
+
+
+def test_a_served_row_the_contract_refuses_is_quarantined_too(dated: Contract, home: Home):
+    """The contract may have become stricter since the service answered."""
+    decide(dated, home, {"application_id": "S-1", "inputs": INPUTS | {"reason": "boat"}})
+    taken = take_in(dated, home, [MONTH])
+    admission = taken.admissions[MONTH]
+    assert (admission.rows, admission.quarantined, admission.from_service) == (3, 1, 0)
+    assert admission.also_in_book == 0
+    (refused,) = taken.quarantined
+    assert (refused["_origin"], refused["_reason"]) == ("service", "reason: not a listed category")
+
+
+def test_a_book_without_keys_takes_the_service_s_rows_too(small: Path, home: Home):
+    small.write_text(small_book(*good_lines(30)))
+    with open_book(REPLAYED, locate(REPLAYED, home)) as book:
+        month = next(iter(book.months()))
+    rows = [
+        dict.fromkeys(DECISIONS.names)
+        | {
+            "application_id": "S-1",
+            "applied_at": dt.datetime.strptime(month, "%Y-%m").replace(tzinfo=dt.UTC),
+            "inputs": json.dumps({"amount": 7.25, "years": 2, "purpose": "home"}),
+        }
+    ]
+    path = home.partition("small", "decisions", month)
+    write_parquet(pa.Table.from_pylist(rows, schema=DECISIONS), path)
+    taken = take_in(REPLAYED, home)
+    assert (taken.rows, len(taken.accepted)) == (31, 31)
+    assert read(home, REPLAYED, "raw_loans", [month])[-1]["amount"] == 7.25

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from loan_platform.engine.home import Home
+from loan_platform.model.bundle import BundleError
+from loan_platform.registry.models import Registry, RegistryError, example_frame, predict_frame
+from loan_platform.training.rows import known_rows
+from loan_platform.training.train import Trained
+from loan_platform_tests import home_loans
+from loan_platform_tests.training.conftest import AS_OF
+
+
+def test_a_training_is_a_run_with_everything_and_a_version(
+    registry: Registry, trained: Trained, home: Home, tmp_path: Path
+) -> None:
+    assert registry.version_of("champion") is None
+    client = registry.client
+    parent = client.create_run(client.create_experiment("dagster")).info.run_id
+    version = registry.register(
+        trained.bundle, trained.evaluation, parent_run_id=parent, tags={"dagster_run_id": "abc"}
+    )
+    assert version == "1"
+    assert registry.version_of("challenger") == "1"
+    assert registry.version_of("champion") is None
+
+    run = client.get_run(registry.run_id(version))
+    assert run.info.status == "FINISHED"
+    assert client.get_experiment(run.info.experiment_id).name == "home_loans"
+    assert run.data.tags["mlflow.parentRunId"] == parent
+    assert run.data.tags["dagster_run_id"] == "abc"
+    for name in ("auc", "auc_low", "auc_high", "log_loss"):
+        assert run.data.metrics[name] == trained.evaluation.metrics[name]
+    assert run.data.params["learning_rate"] == "0.05"
+    pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
+    assert pictures == {
+        f"pictures/{name}.png"
+        for name in ("roc", "calibration", "score_distribution", "feature_importance")
+    }
+    tags = client.get_model_version("home_loans", version).tags
+    record = trained.bundle.record
+    assert tags["contract_hash"] == record.contract_hash
+    assert tags["policy_hash"] == trained.bundle.policy.policy_hash
+    assert tags["trained_through"] == "2024-08"
+    assert tags["simulated"] == "true"
+
+    # Nothing is written but below the state folder.
+    assert [path.name for path in tmp_path.iterdir() if path != home.root] == []
+
+
+def test_promote_load_and_download_give_the_bundle_that_was_registered(
+    registry: Registry, trained: Trained, months: dict[str, Path], tmp_path: Path
+) -> None:
+    first = registry.register(trained.bundle, trained.evaluation)
+    registry.promote(first)
+    second = registry.register(trained.bundle, trained.evaluation)
+    assert registry.version_of("champion") == first
+    assert registry.version_of("challenger") == second
+    matrix = known_rows(home_loans.contract(), months, AS_OF).matrix
+    loaded = registry.load(first)
+    np.testing.assert_array_equal(loaded.probability(matrix), trained.bundle.probability(matrix))
+    assert loaded.record == trained.bundle.record
+    folder = registry.download(second, tmp_path / "here")
+    assert (folder / "manifest.json").is_file()
+    with pytest.raises(RegistryError, match="version 9 of home_loans cannot be fetched"):
+        registry.load("9")
+
+
+def test_polling_an_alias_is_cheap(registry: Registry, trained: Trained) -> None:
+    registry.promote(registry.register(trained.bundle, trained.evaluation))
+    took = []
+    for _ in range(20):
+        begin = time.process_time()
+        registry.version_of("champion")
+        took.append(time.process_time() - begin)
+    assert np.median(took) < 0.03
+
+
+def test_a_version_with_a_damaged_bundle_never_becomes_champion(
+    registry: Registry, trained: Trained, home: Home
+) -> None:
+    good = registry.register(trained.bundle, trained.evaluation)
+    registry.promote(good)
+    bad = registry.register(trained.bundle, trained.evaluation)
+    source = registry.client.get_model_version("home_loans", bad).source
+    file = Path(source.removeprefix("file://")) / "artifacts/bundle/booster.txt"
+    file.write_text(file.read_text().replace("leaf_value=", "leaf_value=1", 1))
+    with pytest.raises(BundleError, match=r"booster.txt: not the file that was saved"):
+        registry.promote(bad)
+    assert registry.version_of("champion") == good
+
+
+def test_a_training_that_cannot_be_stored_leaves_no_version_and_a_failed_run(
+    registry: Registry, trained: Trained
+) -> None:
+    registry.register(trained.bundle, trained.evaluation)
+    short = dataclasses.replace(trained.bundle, golden=trained.bundle.golden[:, :2])
+    with pytest.raises(ValueError, match="the matrix has shape"):
+        registry.register(short, trained.evaluation)
+    assert registry.version_of("challenger") == "1"
+    experiment = registry.client.get_experiment_by_name("home_loans")
+    runs = registry.client.search_runs([experiment.experiment_id])
+    assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
+
+
+@pytest.mark.slow
+def test_mlflow_itself_loads_the_champion_in_another_process(
+    registry: Registry, trained: Trained, home: Home, tmp_path: Path
+) -> None:
+    registry.promote(registry.register(trained.bundle, trained.evaluation))
+    frame = example_frame(trained.bundle)
+    frame.to_pandas().to_parquet(tmp_path / "frame.parquet")
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, mlflow, pandas as pd\n"
+            "mlflow.set_tracking_uri(sys.argv[1])\n"
+            "model = mlflow.pyfunc.load_model('models:/home_loans@champion')\n"
+            "model.predict(pd.read_parquet('frame.parquet')).to_parquet('out.parquet')\n",
+            home.tracking_uri,
+        ],
+        cwd=tmp_path,
+        check=True,
+        timeout=120,
+    )
+    answered = pd.read_parquet(tmp_path / "out.parquet")
+    expected = predict_frame(trained.bundle, frame).to_pandas()
+    pd.testing.assert_frame_equal(answered, expected)
+    assert set(answered["decision"]) <= {"approve", "refer", "decline"}
+
+
+def test_predicting_a_frame_is_the_road_of_training(
+    trained: Trained, months: dict[str, Path]
+) -> None:
+    import pyarrow.parquet as pq
+
+    contract = home_loans.contract()
+    table = pq.read_table(months["2024-03"])
+    columns = [column.name for column in contract.feature_columns]
+    rows = known_rows(contract, {"2024-03": months["2024-03"]}, AS_OF)
+    order = np.argsort(table["application_id"].to_numpy(zero_copy_only=False))
+    answered = predict_frame(trained.bundle, table.select(columns).take(order))
+    np.testing.assert_array_equal(
+        answered["probability_default"], trained.bundle.probability(rows.matrix)
+    )
+    with pytest.raises(ValueError, match="the table lacks debt-ratio"):
+        predict_frame(trained.bundle, table.select(columns).drop_columns(["debt-ratio"]))

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import datetime as dt
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from loan_platform.contract import Contract
+from loan_platform.training import TrainingError
+from loan_platform.training.pictures import draw
+from loan_platform.training.rows import known_rows
+from loan_platform.training.split import part
+from loan_platform.training.train import train
+from loan_platform_tests import home_loans
+from loan_platform_tests.training.books import cleaned_table, write_months
+from loan_platform_tests.training.conftest import AS_OF
+
+
+def test_a_training_says_what_it_used_and_its_measures_are_of_the_judge_part(
+    months: dict[str, Path],
+) -> None:
+    contract = home_loans.contract()
+    said: list[str] = []
+    trained = train(contract, months, AS_OF, simulated=True, progress=said.append)
+    record, found = trained.bundle.record, trained.evaluation.metrics
+    rows = known_rows(contract, months, AS_OF)
+    judge = rows.where(part(rows.application_id) == "judge")
+
+    assert record.partitions == home_loans.MONTHS
+    assert record.trained_through == "2024-08"
+    assert sum(record.rows.values()) == len(rows) == 3000
+    assert record.contract_hash == contract.contract_hash
+    assert record.simulated
+    assert record.metrics == found
+    assert record.rows["judge"] == len(judge) == found["rows"]
+    np.testing.assert_array_equal(trained.evaluation.outcome, judge.outcome)
+    np.testing.assert_allclose(
+        trained.evaluation.probability, trained.bundle.probability(judge.matrix), atol=1e-12
+    )
+    assert found["auc_low"] < found["auc"] < found["auc_high"]
+    assert found["auc"] > 0.65
+    assert len(said) == 3
+
+
+def test_the_same_rows_give_the_same_model_in_whatever_order_they_lie(
+    months: dict[str, Path], tmp_path: Path
+) -> None:
+    contract = home_loans.contract()
+    first = train(contract, months, AS_OF).bundle
+    table = pa.concat_tables([pq.read_table(file) for file in reversed(months.values())])
+    shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
+    again = train(contract, write_months(shuffled, tmp_path), AS_OF).bundle
+    assert again.booster_text == first.booster_text
+    assert again.calibrator == first.calibrator
+    assert again.policy == first.policy
+    assert again.record.data_hash == first.record.data_hash
+
+
+def test_judge_rows_change_nothing_about_the_model(months: dict[str, Path], tmp_path: Path) -> None:
+    table = pa.concat_tables([pq.read_table(file) for file in months.values()])
+    judged = part(table["application_id"].to_pylist()) == "judge"
+    turned = np.where(judged, 1 - table["outcome"].to_numpy(), table["outcome"].to_numpy())
+    at = table.column_names.index("outcome")
+    lied = table.set_column(at, "outcome", pa.array(turned, pa.int64()))
+    contract = home_loans.contract()
+    honest = train(contract, months, AS_OF).bundle
+    other = train(contract, write_months(lied, tmp_path), AS_OF).bundle
+    assert other.booster_text == honest.booster_text
+    assert (other.calibrator, other.policy) == (honest.calibrator, honest.policy)
+    assert other.record.metrics["auc"] == pytest.approx(1 - honest.record.metrics["auc"])
+
+
+def test_only_outcomes_known_by_then_are_used(months: dict[str, Path]) -> None:
+    contract = home_loans.contract()
+    as_of = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+    rows = known_rows(contract, months, as_of)
+    table = pa.concat_tables([pq.read_table(file) for file in months.values()])
+    known = pc.less_equal(
+        table["outcome_known_at"], pa.scalar(as_of, table["outcome_known_at"].type)
+    )
+    assert len(rows) == pc.sum(known).as_py()
+    assert 0 < len(rows) < 3000
+    # Outcomes take 45 days: of the loans of April, only those of the first half are known by June.
+    assert train(contract, months, as_of).bundle.record.trained_through == "2024-04"
+
+
+def test_monotone_directions_of_the_contract_hold(months: dict[str, Path]) -> None:
+    contract = home_loans.contract()
+    bundle = train(contract, months, AS_OF).bundle
+    rows = known_rows(contract, months, AS_OF).matrix[:50]
+    at = contract.model_inputs.index("debt-ratio")
+    answers = []
+    for ratio in np.linspace(0, 5, 40):
+        changed = rows.copy()
+        changed[:, at] = ratio
+        answers.append(bundle.probability(changed))
+    assert (np.diff(np.array(answers), axis=0) >= -1e-12).all()
+
+
+def test_too_few_rows_one_class_and_no_months_are_refused_with_the_mend(
+    months: dict[str, Path], tmp_path: Path
+) -> None:
+    contract = home_loans.contract()
+    with pytest.raises(TrainingError, match="training needs 500; ingest more months"):
+        train(contract, {"2024-01": months["2024-01"]}, AS_OF)
+    with pytest.raises(TrainingError, match="materialize at least one month"):
+        train(contract, {}, AS_OF)
+    table = pa.concat_tables([pq.read_table(file) for file in months.values()])
+    at = table.column_names.index("outcome")
+    good = table.set_column(at, "outcome", pa.array(np.zeros(len(table), np.int64)))
+    with pytest.raises(TrainingError, match="the same outcome"):
+        train(contract, write_months(good, tmp_path), AS_OF)
+    with pytest.raises(ValueError, match="no time zone"):
+        train(contract, months, dt.datetime(2024, 6, 1))  # noqa: DTZ001
+
+
+def test_an_outcome_made_by_a_model_is_refused(months: dict[str, Path], tmp_path: Path) -> None:
+    table = pq.read_table(months["2024-01"])
+    sources = pa.array(["model"] * 3 + ["book"] * (len(table) - 3))
+    at = table.column_names.index("outcome_source")
+    files = write_months(table.set_column(at, "outcome_source", sources), tmp_path)
+    with pytest.raises(TrainingError, match="3 rows of home_loans have an outcome made by a model"):
+        train(home_loans.contract(), files, AS_OF)
+
+
+def test_a_month_cleaned_under_another_contract_is_named(
+    months: dict[str, Path], tmp_path: Path
+) -> None:
+    table = pq.read_table(months["2024-02"]).drop_columns(["debt-ratio"])
+    files = {**months, **write_months(table, tmp_path)}
+    with pytest.raises(TrainingError, match=r"2024-02.parquet lacks debt-ratio.*of 2024-02 again"):
+        train(home_loans.contract(), files, AS_OF)
+
+
+def test_golden_rows_are_no_applicants_rows(months: dict[str, Path]) -> None:
+    contract = home_loans.contract()
+    bundle = train(contract, months, AS_OF).bundle
+    people = {row.tobytes() for row in known_rows(contract, months, AS_OF).matrix}
+    assert not people & {row.tobytes() for row in bundle.golden}
+
+
+def test_pictures_are_pngs_and_touch_no_global_state(months: dict[str, Path]) -> None:
+    import sys
+
+    trained = train(home_loans.contract(), months, AS_OF)
+    before = "matplotlib.pyplot" in sys.modules
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pictures = draw(trained.bundle, trained.evaluation)
+    assert set(pictures) == {
+        "roc.png",
+        "calibration.png",
+        "score_distribution.png",
+        "feature_importance.png",
+    }
+    assert all(png.startswith(b"\x89PNG") and len(png) > 5000 for png in pictures.values())
+    assert ("matplotlib.pyplot" in sys.modules) == before
+
+
+LENDERS_OWN = ("loan_grade", "loan_int_rate")
+
+
+def with_the_lenders_decisions(contract: Contract) -> Contract:
+    document = contract.model_dump(mode="json", exclude={"simulation"})
+    for column in document["columns"]:
+        if column["name"] in LENDERS_OWN:
+            column |= {"role": "feature", "reason": None}
+    return Contract.model_validate(document)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("own", "least", "most"), [(False, 0.903, 0.909), (True, 0.947, 0.953)])
+def test_quality_on_the_real_book(
+    own: bool,
+    least: float,
+    most: float,
+    credit_risk: Contract,
+    real_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """AUC on a held-out fifth; one split alone wanders by 0.005, so three are averaged."""
+    contract = with_the_lenders_decisions(credit_risk) if own else credit_risk
+    table = cleaned_table(contract, real_data / "credit_risk.csv.gz")
+    at = table.column_names.index("application_id")
+    reached = []
+    for split in ("", "second ", "third "):
+        ids = pa.array([split + name for name in table["application_id"].to_pylist()])
+        files = write_months(table.set_column(at, "application_id", ids), tmp_path / f"s{split}")
+        metrics = train(
+            contract, files, dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+        ).bundle.record.metrics
+        reached.append(metrics["auc"])
+        with capsys.disabled():
+            print(  # noqa: T201
+                f"\nAUC {metrics['auc']:.4f} ({metrics['auc_low']:.4f} to "
+                f"{metrics['auc_high']:.4f}) with {len(contract.model_inputs)} inputs on "
+                f"{metrics['rows']:.0f} rows kept apart; calibration error "
+                f"{metrics['calibration_error']:.4f}"
+            )
+        assert metrics["auc_low"] < most
+        assert metrics["auc_high"] > least
+        assert metrics["calibration_error"] < 0.03
+    assert np.mean(reached) > least - 0.003
+    assert np.mean(reached) < most + 0.004  # more would mean that something leaks
