@@ -1,4 +1,6 @@
-"""Takes the README's pictures of a platform that runs: `python docs/take_pictures.py DAGSTER SERVICE HOME`.
+"""Takes the README's pictures of a running platform.
+
+    python docs/take_pictures.py DAGSTER SERVICE HOME
 
 `DAGSTER` and `SERVICE` are the links `loan-platform up` prints, `HOME` the folder of a demo.
 Needs a Chromium of the system. Not here: anything a user runs.

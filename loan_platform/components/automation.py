@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+from typing import Any
 
 import dagster as dg
 
@@ -17,7 +18,7 @@ from loan_platform.contract.calendar import keys, partition_key
 GAPS_CRON = os.environ.get("LOAN_PLATFORM_GAPS_CRON") or "0 3 * * *"
 
 
-def fill_gaps() -> dg.AutomationCondition[dg.AssetKey]:
+def fill_gaps() -> dg.AutomationCondition[Any]:
     """Once a night, every month that is missing or failed and whose inputs are there.
 
     Behind a cron tick: a month that stays broken is asked for once a night, not at every tick.

@@ -47,8 +47,8 @@ def book_assets(contract: Contract) -> list[dg.AssetsDefinition]:
 def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
     """decisions or outcomes: a month of the service's database as Parquet."""
     describe = {
-        "decisions": "Every answer of the service to an application of the month, as it was logged.",
-        "outcomes": "What became of the month's decided loans, as far as it is known, and since when.",
+        "decisions": "Every answer of the service to an application of the month, as logged.",
+        "outcomes": "What became of the month's decided loans, where it is known, and since when.",
     }
     spec = asset_spec(
         contract,
@@ -140,7 +140,8 @@ def read_bins(contract: Contract, home: Home) -> Any:
     path = bins_path(contract, home)
     if not path.is_file():
         raise dg.Failure(
-            f"{contract.name} has no feature bins yet; materialize {contract.name}/feature_bins first.",
+            f"{contract.name} has no feature bins yet; "
+            f"materialize {contract.name}/feature_bins first.",
             allow_retries=False,
         )
     return Bins.model_validate_json(path.read_text())
@@ -179,7 +180,7 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
         deps=["decisions", "outcomes"],
         partitions_def=partitions,
         automation=fill_gaps(),
-        metadata={"dagster/column_schema": raw_schema(contract, kept_columns(contract))},
+        metadata={"dagster/column_schema": raw_schema(kept_columns(contract))},
     )
     cleaned = asset_spec(
         contract,
@@ -256,7 +257,7 @@ def _books(contract: Contract, home: Home, *, wanted: bool) -> Iterator[Any]:
             yield open_month
         else:
             whole = stack.enter_context(open_book(contract, location))
-            yield lambda month: whole
+            yield lambda _month: whole
 
 
 def _admission_metadata(

@@ -161,7 +161,8 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
         challenger = registry.version_of("challenger")
         if challenger is None:
             raise dg.Failure(
-                f"{contract.name} has no challenger; materialize {contract.name}/trained_model first."
+                f"{contract.name} has no challenger; "
+                f"materialize {contract.name}/trained_model first."
             )
         if challenger == before:
             return dg.MaterializeResult(
@@ -284,7 +285,7 @@ def _loan_service(contract: Contract) -> dg.AssetsDefinition:
     spec = asset_spec(
         contract,
         "loan_service",
-        "The champion as a Bento: the service, its model and its pinned requirements in one package.",
+        "The champion as a Bento: the service, its model and its pinned requirements, packaged.",
         kinds={"bentoml"},
         deps=["champion"],
     )

@@ -38,7 +38,7 @@ class AttributesAsWritten(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:  # noqa: ARG003
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> Any:
         return handler(Contract.__pydantic_core_schema__)
 
 
@@ -71,7 +71,7 @@ class LoanPortfolio(dg.Component):
             owners=["team:credit-risk"],
         )
 
-    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
         return portfolio_definitions(self.contract)
 
 

@@ -60,7 +60,8 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
         baseline_file = home.portfolio(contract.name) / "baseline_stats.parquet"
         if not baseline_file.is_file():
             raise dg.Failure(
-                f"{contract.name} has no baseline yet; materialize its champion and baseline_stats.",
+                f"{contract.name} has no baseline yet; "
+                f"materialize {contract.name}/champion and {contract.name}/baseline_stats first.",
                 allow_retries=False,
             )
         baseline = pq.read_table(baseline_file)
@@ -98,8 +99,7 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
             check_name=NO_DRIFT,
             passed=not drifted,
             severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(f"{month}: {why}" for month, why in drifted.items())
-            or "no feature moved beyond chance",
+            description="; ".join(drifted.values()) or "no feature moved beyond chance",
             metadata={"partitions": dg.MetadataValue.json(sorted(drifted))},
         )
 

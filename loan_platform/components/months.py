@@ -44,9 +44,10 @@ class MonthByMonth:
         self._done.append((asset, month, metadata))
 
     def fail(self, month: str, error: Exception) -> None:
-        # Only the first line: a database's message may go on to quote the offending row.
-        said = str(error).splitlines() or ["no message"]
-        self.failed[month] = f"{type(error).__name__}: {said[0]}"
+        # Another library's message may quote the offending row, so of those only the kind is kept.
+        ours = type(error).__module__.startswith("loan_platform.") or isinstance(error, dg.Failure)
+        said = getattr(error, "description", None) or str(error)
+        self.failed[month] = said if ours else type(error).__name__
         self.context.log.error(f"{month}: {self.failed[month]}")
 
     def results(self) -> list[dg.MaterializeResult[Any]]:

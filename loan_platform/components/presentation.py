@@ -35,7 +35,7 @@ def asset_spec(
     kinds: set[str],
     deps: Sequence[str] = (),
     partitions_def: dg.PartitionsDefinition[str] | None = None,
-    automation: dg.AutomationCondition[dg.AssetKey] | None = None,
+    automation: dg.AutomationCondition[Any] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> dg.AssetSpec:
     """The spec of one asset of the portfolio: key prefix, group, owners, freshness."""
@@ -67,7 +67,7 @@ def freshness_policy(contract: Contract, *, monthly: bool) -> dg.FreshnessPolicy
     )
 
 
-def raw_schema(contract: Contract, columns: Iterable[Column]) -> dg.TableSchema:
+def raw_schema(columns: Iterable[Column]) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[*_provenance(), *(_column(column) for column in columns)],
     )

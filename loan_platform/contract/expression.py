@@ -37,7 +37,7 @@ EXTREMES: dict[str, tuple[float | str, ...]] = {
 MOST_PROBES = 200_000
 
 # A row's value may not depend on another row, on a clock or on chance: the service sees one row.
-_FORBIDDEN: tuple[tuple[type[exp.Expression], str], ...] = (
+_FORBIDDEN: tuple[tuple[type[exp.Expr], str], ...] = (
     (exp.Query, "a query"),
     (exp.Window, "a window function"),
     (exp.AggFunc, "an aggregate"),
@@ -58,9 +58,9 @@ class ExpressionError(ValueError):
 
 def check_expression(
     sql: str,
-    columns: dict[str, str],
+    columns: Mapping[str, str],
     returns: Literal["number", "boolean"],
-    unusable: dict[str, str | None],
+    unusable: Mapping[str, str | None],
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
     """Raise `ExpressionError` unless `sql` is a portable, total expression over a row's `columns`.
@@ -91,12 +91,15 @@ def check_expression(
         _check_binding(connection, sql, columns, returns)
         _check_total(connection, sql, columns, ranges or {}, used)
     try:
-        sqlglot.parse_one(tree.sql(dialect="spark"), dialect="spark")
+        spark = tree.sql(dialect="spark", unsupported_level=sqlglot.ErrorLevel.RAISE)
+        sqlglot.parse_one(spark, dialect="spark")
     except sqlglot.errors.SqlglotError as error:
         raise ExpressionError(f"has no Spark equivalent: {error}") from None
 
 
-def _check_reference(name: str, columns: dict[str, str], unusable: dict[str, str | None]) -> None:
+def _check_reference(
+    name: str, columns: Mapping[str, str], unusable: Mapping[str, str | None]
+) -> None:
     if name in columns:
         return
     if name in unusable:
@@ -130,7 +133,7 @@ def _check_functions(sql: str) -> None:
 
 
 def _check_binding(
-    connection: duckdb.DuckDBPyConnection, sql: str, columns: dict[str, str], returns: str
+    connection: duckdb.DuckDBPyConnection, sql: str, columns: Mapping[str, str], returns: str
 ) -> None:
     row = ", ".join(f'NULL::{SQL_TYPES[kind]} AS "{name}"' for name, kind in columns.items())
     try:
@@ -149,7 +152,7 @@ def _check_binding(
 def _check_total(
     connection: duckdb.DuckDBPyConnection,
     sql: str,
-    columns: dict[str, str],
+    columns: Mapping[str, str],
     ranges: Mapping[str, tuple[float, float]],
     used: Iterable[str],
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -46,7 +47,8 @@ class Source(Section):
     """Where the book lies. A relative path is looked for in `LOAN_DATA_DIR`."""
 
     path: str = Field(
-        description="CSV, gzipped CSV or Parquet; `{partition}` stands for the month of a file a month"
+        description="CSV, gzipped CSV or Parquet; "
+        "`{partition}` stands for the month where there is a file a month"
     )
 
     @property
@@ -159,7 +161,7 @@ class Bands(Section):
 
 
 class PolicySettings(Section):
-    """How the threshold is set. With `bands`, by hand; else chosen in training, off the judging rows."""
+    """How the threshold is set: by hand with `bands`, else in training, off the judging rows."""
 
     threshold: Literal["youden", "approval_rate"] = "youden"
     approval_rate: Probability = Field(0.8, description="Used by threshold: approval_rate")
@@ -175,7 +177,7 @@ class PolicySettings(Section):
         for name, (low, high) in ranges:
             if low >= high:
                 yield f"bands.{name}", f"low {low:g} is not below high {high:g}; write [low, high]"
-        for (left, (_, end)), (right, (begin, _)) in zip(ranges, ranges[1:], strict=False):
+        for (left, (_, end)), (right, (begin, _)) in itertools.pairwise(ranges):
             if begin < end:
                 yield (
                     f"bands.{right}",

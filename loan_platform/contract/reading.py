@@ -18,7 +18,7 @@ Location = tuple[str | int, ...]
 
 
 class ContractError(ValueError):
-    """One or more problems of a contract file, one `file:line: place: what, and the mend` a line."""
+    """Problems of a contract file, one a line: `file:line: place: what, and the mend`."""
 
 
 def read_contract(path: Path) -> Contract:

@@ -69,7 +69,10 @@ def outcome_sql(contract: Contract) -> str:
     """Expression over `_outcome_text`: 1 bad, 0 good, NULL not known."""
     bad = ", ".join(literal(value) for value in contract.outcome.bad)
     good = ", ".join(literal(value) for value in contract.outcome.good)
-    return f"CASE WHEN _outcome_text IN ({bad}) THEN 1 WHEN _outcome_text IN ({good}) THEN 0 ELSE NULL END"
+    return (
+        f"CASE WHEN _outcome_text IN ({bad}) THEN 1 "
+        f"WHEN _outcome_text IN ({good}) THEN 0 ELSE NULL END"
+    )
 
 
 def refusal_sql(contract: Contract) -> str:

@@ -1,5 +1,6 @@
 """Resources of the platform, bound once from the environment."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,7 @@ from loan_platform.engine.home import Home
 
 
 def platform_resources(home: Home) -> dict[str, object]:
-    """`home`: where state lies. `mlflow`: dagster-mlflow's link from a Dagster run to an MLflow run."""
+    """`home`: where state lies. `mlflow`: dagster-mlflow's MLflow run of each Dagster run."""
     return {
         "home": home,
         "mlflow": mlflow_link.configured(
@@ -23,9 +24,7 @@ def platform_resources(home: Home) -> dict[str, object]:
     description="One MLflow run for each Dagster run that trains.",
 )
 def mlflow_link(context: dg.InitResourceContext) -> Iterator[Any]:
-    """dagster-mlflow's resource, imported only by the runs that train: MLflow takes a second to load."""
-    from dagster_mlflow import mlflow_tracking
-
+    """dagster-mlflow's resource, imported by the runs that train: MLflow takes a second to load."""
     config = {
         **context.resource_config,
         "parent_run_id": None,
@@ -34,7 +33,16 @@ def mlflow_link(context: dg.InitResourceContext) -> Iterator[Any]:
         "env_to_tag": None,
         "extra_tags": {},
     }
-    yield from mlflow_tracking.resource_fn(context.replace_config(config))
+    with warnings.catch_warnings():
+        # All of dagster-mlflow is marked beta; its version is pinned and its use tested.
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        from dagster_mlflow import mlflow_tracking
+
+        start: Any = mlflow_tracking.resource_fn  # typed by Dagster as if it took no context
+        running = start(context.replace_config(config))
+        link = next(running)
+    yield link
+    yield from running
 
 
 @dg.definitions

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
+from loan_platform.contract.portfolio import Column
 from loan_platform.contract.sql import literal, outcome_sql, quoted, typed_sql
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_parquet
@@ -96,7 +97,7 @@ def raw_loans_sql(contract: Contract, relation: str) -> str:
     )
 
 
-def kept_columns(contract: Contract) -> list[str]:
+def kept_columns(contract: Contract) -> list[Column]:
     """Columns of the book that raw_loans keeps: features and protected ones."""
     return [column for column in contract.columns if column.role in ("feature", "protected")]
 

@@ -53,9 +53,9 @@ def locate(contract: Contract, home: Home) -> Location:
         )
     if contract.simulation is None:
         raise SourceError(
-            f"{contract.name}: the book {wanted} cannot be looked for: LOAN_DATA_DIR is not set and "
-            "the contract has no simulation: section to draw a stand-in from. "
-            "Set LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
+            f"{contract.name}: the book {wanted} cannot be looked for: LOAN_DATA_DIR is not set, "
+            "and the contract has no simulation: section to draw a stand-in from. Set "
+            "LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
         )
     drawn = stand_in_path(contract, home)
     if not drawn.is_file():
@@ -119,7 +119,8 @@ class Book:
     def malformed(self, month: str) -> pa.Table:
         """Lines no row could be read from: `_row` (line of the file), `reason`, `line`."""
         return self.connection.sql(
-            f"SELECT _row, reason, line FROM malformed WHERE _month = {literal(month)} ORDER BY _row"
+            f"SELECT _row, reason, line FROM malformed WHERE _month = {literal(month)} "
+            "ORDER BY _row"
         ).to_arrow_table()
 
 
@@ -147,7 +148,7 @@ def open_book(contract: Contract, location: Location, month: str | None = None) 
 
 
 def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
-    """Read the file into `text`, and its unreadable lines into `rejected`; return unlisted columns."""
+    """Read the file into `text`, its unreadable lines into `rejected`; return unlisted columns."""
     try:
         header, reading = _reading(connection, path)
         _require_columns(contract, header, path)

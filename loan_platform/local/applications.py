@@ -6,13 +6,13 @@ Here: what a lender's front end and collections would do. Not here: the story to
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import datetime as dt
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -33,7 +33,7 @@ class Application:
     application_id: str
     applied_at: dt.datetime
     inputs: dict[str, Any]
-    outcome: int | None
+    outcome: Literal[0, 1] | None
 
     def body(self) -> dict[str, Any]:
         return {
@@ -75,7 +75,8 @@ def applications(contract: Contract, book: Book, month: str) -> list[Application
             f"WITH typed AS ({typed_sql(contract, 'staged')}) "
             f"SELECT _application_id, _applied_at, {outcome_sql(contract)}, "
             f"{', '.join(f'typed.{quoted(name)}' for name in names)} "
-            "FROM typed JOIN staged ON staged._row = typed._row ORDER BY _applied_at, _application_id"
+            "FROM typed JOIN staged ON staged._row = typed._row "
+            "ORDER BY _applied_at, _application_id"
         ).fetchall()
     return [
         Application(identity, applied_at, dict(zip(names, values, strict=True)), outcome)
@@ -95,24 +96,14 @@ def write_months(contract: Contract, book: Book, months: Iterable[str], path: Pa
     return int(written[0]) if written else 0
 
 
-def scaled(
-    asked: Sequence[Application], column: str, factor: float, share: float, seed: int
-) -> list[Application]:
-    """Applications of which a seeded `share` has `column` multiplied by `factor`."""
-
-    def chosen(application: Application) -> bool:
-        digest = hashlib.sha256(f"{seed}:{application.application_id}".encode()).digest()
-        return int.from_bytes(digest[:4]) < share * 2**32
-
+def scaled(asked: Sequence[Application], column: str, factor: float) -> list[Application]:
+    """The same applications with `column` multiplied by `factor`, where it has a value."""
     return [
-        Application(
-            one.application_id,
-            one.applied_at,
-            {**one.inputs, column: round(one.inputs[column] * factor, 2)},
-            one.outcome,
+        one
+        if one.inputs[column] is None
+        else dataclasses.replace(
+            one, inputs={**one.inputs, column: round(one.inputs[column] * factor, 2)}
         )
-        if chosen(one) and one.inputs[column] is not None
-        else one
         for one in asked
     ]
 
@@ -161,7 +152,7 @@ def report_outcomes(
     known = [
         Outcome(
             application_id=one.application_id,
-            outcome=one.outcome,  # type: ignore[arg-type]  # 0 or 1, see outcome_sql
+            outcome=one.outcome,
             known_at=one.applied_at + matures,
             source="lender",
         )

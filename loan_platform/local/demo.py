@@ -1,8 +1,8 @@
 """The whole loop on one book, told while it happens: `loan-platform demo`.
 
 A year of the book is history. The following months arrive at the real service over HTTP, and
-from the second of them on a planted shift: half of the applications come from a new partner who
-lends 2.5 times as much. Nothing is staged behind the scenes: the sensor, the daemon, the
+from the second of them on with a planted shift: everybody asks for 2.5 times as much. Nothing is
+staged behind the scenes: the sensor, the daemon, the
 registry and the service are those of `loan-platform up`.
 
 Here: the story, and what it needs running. Not here: the lender's side of it (`applications`),
@@ -50,10 +50,8 @@ CALM_MONTHS = 1
 SHIFTED_MONTHS = 2
 APPLICATIONS_AFTERWARDS = 300
 
-SHIFT_COLUMN, SHIFT_FACTOR, SHIFT_SHARE = "loan_amnt", 2.5, 0.5
-SHIFT_STORY = (
-    f"half of the applications come from a new partner who lends {SHIFT_FACTOR:g} times as much"
-)
+SHIFT_COLUMN, SHIFT_FACTOR = "loan_amnt", 2.5
+SHIFT_STORY = f"everybody asks for {SHIFT_FACTOR:g} times as much"
 
 NEVER = "0 0 1 1 *"  # the nightly gap schedule would fill in the months that are yet to come
 START_TIMEOUT_SECONDS = 90.0
@@ -213,7 +211,7 @@ def _play(
         asked: list[Application] = []
         for month in months[HISTORY_MONTHS:-1]:
             shifted = month > months[HISTORY_MONTHS + CALM_MONTHS - 1]
-            arriving = _arriving(future[month], shifted, story.seed)
+            arriving = _arriving(future[month], shifted)
             asked += arriving
             told = MonthStory(month, shifted, _send(service, arriving, month, shifted, narrator))
             story.months.append(told)
@@ -221,7 +219,7 @@ def _play(
             if told.drift and told.drift.drifted:
                 told.retrain = _await_retraining(runs, month, supervisor, narrator)
                 _await_version(service, runs.champion_version(), supervisor)
-        last = _arriving(future[months[-1]][:APPLICATIONS_AFTERWARDS], True, story.seed)
+        last = _arriving(future[months[-1]][:APPLICATIONS_AFTERWARDS], True)
         story.afterwards = _send(service, last, months[-1], True, narrator)
 
 
@@ -242,12 +240,13 @@ def _take_in_history(
     story.history = {
         "months": months,
         "rows": sum(int(one["rows_in"]) for one in admitted.values()),
+        "accepted": sum(int(one["dagster/row_count"]) for one in admitted.values()),
         "quarantined": sum(int(one["quarantined"]) for one in admitted.values()),
         "by_month": {month: int(one["rows_in"]) for month, one in admitted.items()},
     }
     narrator.tell(
-        f"{story.history['rows']:,} rows = {story.history['rows'] - story.history['quarantined']:,} "
-        f"accepted + {story.history['quarantined']} quarantined, each with its reason"
+        f"{story.history['rows']:,} rows = {story.history['accepted']:,} accepted + "
+        f"{story.history['quarantined']} quarantined, each with its reason"
     )
     with narrator.waiting("training the first model, packaging it"):
         runs.materialize("trained_model", "champion", "baseline_stats", "loan_service")
@@ -270,8 +269,8 @@ def _serve(supervisor: Supervisor, found: dict[str, Program], tag: str) -> str:
     return str(program.link)
 
 
-def _arriving(month: list[Application], shifted: bool, seed: int) -> list[Application]:
-    return scaled(month, SHIFT_COLUMN, SHIFT_FACTOR, SHIFT_SHARE, seed) if shifted else month
+def _arriving(month: list[Application], shifted: bool) -> list[Application]:
+    return scaled(month, SHIFT_COLUMN, SHIFT_FACTOR) if shifted else month
 
 
 def _send(
@@ -302,8 +301,7 @@ def _close_month(
         runs.close_month(told.month)
     told.drift = runs.drift_report(told.month)
     narrator.tell(
-        f"{told.month} closed, {told.outcomes_reported:,} outcomes became known. "
-        f"{told.drift.summary}"
+        f"month closed, {told.outcomes_reported:,} outcomes became known. {told.drift.summary}"
     )
 
 

@@ -55,6 +55,7 @@ def environment(home: Home) -> dict[str, str]:
         "MLFLOW_TRACKING_URI": home.tracking_uri,
         "BENTOML_HOME": str(home.bentoml),
         "MPLCONFIGDIR": str(home.root / "cache" / "matplotlib"),
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
         # MLflow's LLM features: a job queue of four more processes that nobody here uses.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

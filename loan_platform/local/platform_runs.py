@@ -62,8 +62,8 @@ class PlatformRuns:
         )
 
     def close_month(self, month: str) -> None:
-        """What the nightly schedule does when `month` is over: every month that may have changed."""
-        first, _ = open_months(self.contract, window(month)[1])
+        """What the nightly schedule did in `month`: every month that changed meanwhile."""
+        first, _ = open_months(self.contract, window(month)[0])
         counted = [name for name in MONTHLY_ASSETS if name != "drift_report"]
         self.materialize(*counted, months=[first, month])
         self.materialize("drift_report", months=[month])

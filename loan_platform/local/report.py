@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from rich.table import Table
 
 from loan_platform.decisions.log import read_decisions
+from loan_platform.drift.report import DriftReport
 from loan_platform.drift.report import picture as drift_picture
 from loan_platform.engine.files import write_text
 from loan_platform.engine.home import Home
@@ -30,12 +31,12 @@ SEVERITY_LINES = {0.01: "floor", 0.1: "warn", 0.2: "alert"}
 def closing_rows(story: Story) -> list[tuple[str, str]]:
     """What happened, as label and text. The same seed and book give the same rows."""
     history, champion, answers = story.history, story.first_champion, story.answers
-    accepted = history["rows"] - history["quarantined"]
     rows = [
         ("book", f"{story.source}{' (SIMULATED)' if story.simulated else ''}, seed {story.seed}"),
         (
             "history",
-            f"{history['rows']:,} rows = {accepted:,} accepted + {history['quarantined']} quarantined",
+            f"{history['rows']:,} rows = {history['accepted']:,} accepted + "
+            f"{history['quarantined']} quarantined",
         ),
         ("first champion", f"version {champion['model_version']}, {_auc(champion)}"),
         ("decisions logged", f"{answers.decided:,}"),
@@ -45,13 +46,13 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
     for told in story.months:
         if told.drift is None:
             continue
-        rows.append((f"{told.month} drift", told.drift.summary))
+        rows.append((f"{told.month} drift", _moved(told.drift)))
         if told.retrain:
             rows.append(
                 (
                     f"{told.month} retrained",
                     f"version {told.retrain.version} {told.retrain.decision}: "
-                    + "; ".join(told.retrain.reasons),
+                    + told.retrain.reasons[-1].removeprefix(f"{told.retrain.decision}: "),
                 )
             )
     changes = [told.retrain for told in story.months if told.retrain]
@@ -99,6 +100,16 @@ def write_report(story: Story, home: Home, path: Path) -> None:
         figures=_model_figures(story.first_champion),
     )
     write_text(page, path)
+
+
+def _moved(drift: DriftReport) -> str:
+    """Which features drifted and by how much."""
+    moved = [
+        f"{one.feature} (PSI {one.psi:.2f}, {one.severity})"
+        for one in drift.by_severity
+        if one.drifted
+    ]
+    return ", ".join(moved) or "none"
 
 
 def _auc(figures: dict[str, Any]) -> str:

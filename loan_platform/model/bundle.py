@@ -63,8 +63,8 @@ class TrainingRecord(BaseModel):
     portfolio: str
     trained_at: AwareDatetime
     as_of: AwareDatetime = Field(description="Only outcomes known by then were used")
-    trained_through: str = Field(description="Newest month with a row used, YYYY-MM")
-    partitions: list[str] = Field(description="Months with at least one row used")
+    trained_through: str = Field(description="Newest of `partitions`, YYYY-MM")
+    partitions: list[str] = Field(description="Months of which at least half was used")
     rows: dict[str, int] = Field(description="Rows of each part: fit, calibrate, threshold, judge")
     metrics: dict[str, float] = Field(description="On the judge part, see training.evaluate")
     parameters: dict[str, float | int | str] = Field(description="LightGBM's, with the tree count")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from loan_platform.contract import Contract
+from loan_platform.contract.calendar import window
 from loan_platform.contract.sql import features_sql, literal, matrix_sql
 from loan_platform.engine import duck
 
@@ -59,8 +60,23 @@ class Rows:
         return digest.hexdigest()[:12]
 
 
+def matured_months(contract: Contract, rows: Rows, as_of: dt.datetime) -> list[str]:
+    """Months of `rows` of which at least half had matured by `as_of`; the newest one otherwise.
+
+    A month of which a few days are known is not a month a model has learnt.
+    """
+    months = sorted(set(rows.month))
+    maturity = dt.timedelta(days=contract.outcome.matures_after_days)
+
+    def middle(month: str) -> dt.datetime:
+        start, end = window(month)
+        return start + (end - start) / 2
+
+    return [month for month in months if middle(month) + maturity <= as_of] or months[-1:]
+
+
 def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime) -> Rows:
-    """Rows of the cleaned layer (month -> Parquet file) whose outcome was known by `as_of`.
+    """Rows of the cleaned layer (month -> Parquet file) matured and known by `as_of`.
 
     The matrix is made by `contract`, which may be another than the one the layer was made by,
     as long as the layer has its feature columns: derived features are computed anew.
@@ -83,6 +99,9 @@ def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime)
         f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS _month\n"
         f"  FROM {duck.parquet(*cleaned.values())}\n"
         f"  WHERE outcome IS NOT NULL AND outcome_known_at <= CAST({moment} AS TIMESTAMPTZ)\n"
+        # Of younger loans only what went wrong early is known: they would all look bad.
+        f"  AND applied_at + INTERVAL {contract.outcome.matures_after_days} DAY\n"
+        f"    <= CAST({moment} AS TIMESTAMPTZ)\n"
         f"), inputs AS (\n{inputs}\n), matrix AS (\n{matrix_sql(contract, 'inputs', carried)}\n)\n"
         "SELECT * FROM matrix ORDER BY application_id, outcome_known_at"
     )

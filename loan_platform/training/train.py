@@ -18,7 +18,7 @@ from loan_platform.contract import Contract
 from loan_platform.model.bundle import Bundle, TrainingRecord, environment
 from loan_platform.training.calibrate import fit_calibrator
 from loan_platform.training.evaluate import Evaluation, evaluate
-from loan_platform.training.rows import Rows, TrainingError, known_rows
+from loan_platform.training.rows import Rows, TrainingError, known_rows, matured_months
 from loan_platform.training.split import PARTS, part
 from loan_platform.training.threshold import choose_policy
 
@@ -75,7 +75,8 @@ def train(
     """
     say = progress or (lambda _: None)
     rows = known_rows(contract, cleaned, as_of)
-    parts = {name: rows.where(chosen) for name, chosen in _parts(rows).items()}
+    of_part = part(rows.application_id)
+    parts = {str(name): rows.where(of_part == name) for name in PARTS}
     _refuse_too_little(contract, rows, parts, as_of)
 
     say(f"fitting a trial model on {len(parts['fit']):,} of {len(rows):,} rows")
@@ -89,7 +90,7 @@ def train(
     )
 
     judge = parts["judge"]
-    learnt = rows.where(~np.isin(rows.application_id, judge.application_id))
+    learnt = rows.where(of_part != "judge")
     say(f"fitting {trees} trees on {len(learnt):,} rows")
     booster = _fit(contract, learnt, trees)
     say(f"judging on {len(judge):,} rows kept apart")
@@ -100,7 +101,7 @@ def train(
         confidence=contract.training.confidence,
         seed=contract.training.seed,
     )
-    months = sorted(set(rows.month))
+    months = matured_months(contract, rows, as_of)
     record = TrainingRecord(
         portfolio=contract.name,
         trained_at=dt.datetime.now(dt.UTC),
@@ -125,11 +126,6 @@ def train(
         golden=_golden_rows(learnt.matrix, contract.training.seed),
     )
     return Trained(bundle, evaluation)
-
-
-def _parts(rows: Rows) -> dict[str, np.ndarray]:
-    found = part(rows.application_id)
-    return {str(name): found == name for name in PARTS}
 
 
 def _refuse_too_little(

@@ -2,6 +2,7 @@
 
 import calendar
 import datetime as dt
+import itertools
 
 import pytest
 from hypothesis import given
@@ -9,11 +10,9 @@ from hypothesis import strategies as st
 
 from loan_platform.contract.calendar import keys, partition_key, window
 
-MOMENTS = st.datetimes(
-    dt.datetime(1900, 1, 2),
-    dt.datetime(2999, 12, 30),
-    timezones=st.timezones(),  # noqa: DTZ001
-)
+FIRST = dt.datetime(1900, 1, 2)  # noqa: DTZ001 - the strategy adds the zone
+LAST = dt.datetime(2999, 12, 30)  # noqa: DTZ001
+MOMENTS = st.datetimes(FIRST, LAST, timezones=st.timezones())
 
 
 @given(moment=MOMENTS)
@@ -29,7 +28,7 @@ def test_keys_are_consecutive_months(first: dt.date, count: int):
     assert len(found) == count
     assert found[0] == partition_key(first)
     windows = [window(key) for key in found]
-    assert all(end == start for (_, end), (start, _) in zip(windows, windows[1:], strict=False))
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(windows))
 
 
 @pytest.mark.parametrize("key", ["2024", "2024-13", "24-01", "2024-01-01", ""])

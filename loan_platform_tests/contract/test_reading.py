@@ -155,6 +155,13 @@ ONE_PROBLEM = {
         "features.log_amount.sql",
         "uses a function that gives rows",
     ),
+    "what Spark has no word for": (
+        'sql: ln("loan amount")',
+        "sql: TRY(ln(years_in_job))",
+        "TRY(",
+        "features.log_amount.sql",
+        "has no Spark equivalent",
+    ),
     "a cast that fails": (
         'sql: ln("loan amount")',
         "sql: CAST(reason AS DOUBLE)",
@@ -374,7 +381,8 @@ def test_bands_cover_every_probability_once(
 
 def test_several_problems_are_told_at_once_in_the_order_of_the_file(tmp_path: Path):
     text = changed("range: [0, 60]", "range: [60, 0]")
-    text = text.replace('ln("loan amount")', "ln(amount)").replace("type: text, role: ignored", "type: text, role: ignored, monotone: increasing")  # fmt: skip
+    text = text.replace('ln("loan amount")', "ln(amount)")
+    text = text.replace("role: ignored,", "role: ignored, monotone: increasing,")
     told = problems(tmp_path, text)
     places = [line.split(": ")[1] for line in told]
     assert places == ["columns[6].range", "columns[9].monotone", "features.log_amount.sql"]

@@ -26,7 +26,7 @@ from loan_platform.engine import duck
 from loan_platform.ingest.admission import raw_loans_sql
 from loan_platform_tests import home_loans
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 BOUNDED = Contract.model_validate(
     {
@@ -55,24 +55,12 @@ TEXTS = st.one_of(
     st.integers(-(2**70), 2**70).map(str),
     st.integers(-20, 1200).map(str),
     st.sampled_from(
-        ["it's", 'a "b"', "; DROP --", "ü", " it's ", "bad", "good", "it's good", "open", "f", "F"]
-        + [
-            "",
-            "   ",
-            "nan",
-            "NaN",
-            "inf",
-            "-Infinity",
-            "1e400",
-            "-0.0",
-            "1000.5",
-            "1000.51",
-            "0x1",
-            "1_000",
-            "+-0",
-            "5d",
+        [
+            *("it's", 'a "b"', "; DROP --", "ü", " it's ", "bad", "good", "it's good", "open"),
+            *("f", "F", "", "   ", "nan", "NaN", "inf", "-Infinity", "1e400", "-0.0", "1000.5"),
+            *("1000.51", "0x1", "1_000", "+-0", "5d", "5.0", "5.5"),
+            *("9007199254740992", "9007199254740993", "9007199254740994"),
         ]
-        + ["9007199254740992", "9007199254740993", "9007199254740994", "5.0", "5.5"]
     ),
 )
 ROWS = st.lists(
@@ -218,13 +206,9 @@ def test_features_are_the_arithmetic_the_contract_says(credit_risk: Contract):
 
 
 def test_columns_carried_along_keep_their_place_before_the_inputs(credit_risk: Contract):
-    sql = matrix_sql(
-        credit_risk, f"({features_sql(credit_risk, 'rows', also=('id',))})", also=("id",)
-    )
-    assert sqlglot.parse_one(sql, dialect="duckdb").named_selects == [
-        "id",
-        *credit_risk.model_inputs,
-    ]
+    inputs = features_sql(credit_risk, "rows", also=("id",))
+    sql = matrix_sql(credit_risk, f"({inputs})", also=("id",))
+    assert selected(sql, "duckdb") == ["id", *credit_risk.model_inputs]
 
 
 def test_refusal_says_which_rules_a_row_breaks_and_asks_only_what_a_request_has():
@@ -268,11 +252,17 @@ def test_every_statement_is_spark_sql_too(contract: Contract):
         (spark,) = sqlglot.transpile(
             statement, read="duckdb", write="spark", unsupported_level=sqlglot.ErrorLevel.RAISE
         )
+        assert selected(spark, "spark") == selected(statement, "duckdb")
         parsed = sqlglot.parse_one(spark, dialect="spark")
-        written = sqlglot.parse_one(statement, dialect="duckdb")
-        assert parsed.named_selects == written.named_selects
         for beyond in (sqlglot.exp.Qualify, sqlglot.exp.Anonymous):
             assert not parsed.find(beyond), f"{beyond.__name__} in {spark}"
+
+
+def selected(sql: str, dialect: str) -> list[str]:
+    """Names of the columns a statement gives."""
+    parsed = sqlglot.parse_one(sql, dialect=dialect)
+    assert isinstance(parsed, sqlglot.exp.Query)
+    return list(parsed.named_selects)
 
 
 def _no_rows(contract: Contract) -> pa.Table:

@@ -12,8 +12,10 @@ from loan_platform.engine.files import write_parquet
 
 def test_times_are_utc_whatever_the_machine_says(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TZ", "America/New_York")
-    found = duck.query("SELECT TIMESTAMPTZ '2024-01-31 23:30:00+00' AS at, strftime(at, '%d') AS day")
-    assert found["at"].to_pylist() == [dt.datetime(2024, 1, 31, 23, 30, tzinfo=dt.UTC)]
+    found = duck.query(
+        "SELECT TIMESTAMPTZ '2024-01-31 23:30:00+00' AS moment, strftime(moment, '%d') AS day"
+    )
+    assert found["moment"].to_pylist() == [dt.datetime(2024, 1, 31, 23, 30, tzinfo=dt.UTC)]
     assert found["day"].to_pylist() == ["31"]
 
 
@@ -28,7 +30,10 @@ def test_nothing_is_ever_downloaded():
         told = connection.execute(
             "SELECT name, value FROM duckdb_settings() WHERE name LIKE 'auto%known_extensions'"
         ).fetchall()
-    assert dict(told) == {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+    assert dict(told) == {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
 
 
 def test_parquet_files_of_any_name_are_read_together(tmp_path: Path):

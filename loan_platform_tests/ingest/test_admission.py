@@ -65,7 +65,9 @@ def test_a_bad_row_is_quarantined_with_its_reason_and_as_it_came(
     assert refused["_reason"] == REFUSED[line]
     assert refused["_row"] == 11
     received = [refused[name] or "" for name in ("amount", "years", "purpose", "status")]
-    assert received == [value if value.strip() else received[i] for i, value in enumerate(line.split(","))]
+    assert received == [
+        value if value.strip() else received[i] for i, value in enumerate(line.split(","))
+    ]
 
 
 def test_a_row_with_two_faults_has_both_reasons(small: Path, home: Home):
@@ -227,7 +229,12 @@ def decide(contract: Contract, home: Home, *decisions: dict[str, Any]) -> None:
 def learn(contract: Contract, home: Home, **outcomes: int) -> None:
     known = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
     rows = [
-        {"application_id": name.replace("_", "-"), "outcome": bad, "known_at": known, "source": "lender"}
+        {
+            "application_id": name.replace("_", "-"),
+            "outcome": bad,
+            "known_at": known,
+            "source": "lender",
+        }
         for name, bad in outcomes.items()
     ]
     schema = pa.schema(

@@ -91,6 +91,7 @@ def test_a_version_with_a_damaged_bundle_never_becomes_champion(
     registry.promote(good)
     bad = registry.register(trained.bundle, trained.evaluation)
     source = registry.client.get_model_version("home_loans", bad).source
+    assert source is not None
     file = Path(source.removeprefix("file://")) / "artifacts/bundle/booster.txt"
     file.write_text(file.read_text().replace("leaf_value=", "leaf_value=1", 1))
     with pytest.raises(BundleError, match=r"booster.txt: not the file that was saved"):
@@ -107,6 +108,7 @@ def test_a_training_that_cannot_be_stored_leaves_no_version_and_a_failed_run(
         registry.register(short, trained.evaluation)
     assert registry.version_of("challenger") == "1"
     experiment = registry.client.get_experiment_by_name("home_loans")
+    assert experiment is not None
     runs = registry.client.search_runs([experiment.experiment_id])
     assert sorted(run.info.status for run in runs) == ["FAILED", "FINISHED"]
 

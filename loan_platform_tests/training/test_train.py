@@ -207,4 +207,4 @@ def test_quality_on_the_real_book(
         assert metrics["auc_high"] > least
         assert metrics["calibration_error"] < 0.03
     assert np.mean(reached) > least - 0.003
-    assert np.mean(reached) < most + 0.004  # more would mean that something leaks
+    assert np.mean(reached) < most + 0.006  # more would mean that something leaks
