@@ -23,14 +23,12 @@ def main(dagster: str, service: str, home: str) -> None:
     FOLDER.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1500, "height": 900})
-        page.goto(f"{dagster}/asset-groups")
-        _shoot(
-            page, f"{dagster}/locations/loan_platform/asset-groups/{PORTFOLIO}", "asset_graph", 8
-        )
+        page = browser.new_page(viewport={"width": 3400, "height": 1000})  # wide: nodes in full
+        group = f"{dagster}/locations/loan_platform/asset-groups/{PORTFOLIO}"
+        _shoot(page, group, "asset_graph", 8)
+        page.set_viewport_size({"width": 1500, "height": 900})
         _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=overview", "drift_report", 6)
         _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=checks", "drift_check", 6)
-        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/raw_loans?view=partitions", "partitions", 6)
         _shoot(page, f"{dagster}/assets/{PORTFOLIO}/champion?view=overview", "champion", 6)
         _shoot(page, f"{service}/docs", "service_docs", 4)
         page.set_viewport_size({"width": 1100, "height": 1500})

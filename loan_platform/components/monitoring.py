@@ -86,6 +86,8 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
                     "dagster/uri": path.as_uri(),
                     "dagster/row_count": report.rows,
                     "drifted": report.drifted,
+                    "features_drifted": sum(one.drifted for one in report.features),
+                    "largest_psi": max((one.psi for one in report.features), default=0.0),
                     "summary": report.summary,
                     "features": dg.MetadataValue.md(report.to_markdown()),
                     "picture": picture(draw(report), f"drift of {month}"),

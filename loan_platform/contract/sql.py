@@ -22,6 +22,15 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def received(name: str) -> str:
+    """A text column without the spaces around it; NULL where nothing is left.
+
+    Said in full: a bare trim() takes off what else an engine holds for blank (DuckDB: no-break
+    spaces).
+    """
+    return f"nullif(trim({quoted(name)}, ' '), '')"
+
+
 def literal(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
@@ -45,8 +54,7 @@ def typed_sql(contract: Contract, relation: str) -> str:
     """
     kept = [c for c in contract.columns if c.role not in ("ignored", "outcome")]
     texts = _lines(
-        f"nullif(trim({quoted(c.name)}), '') AS {quoted(c.name)}"
-        for c in [*kept, contract.outcome_column]
+        f"{received(c.name)} AS {quoted(c.name)}" for c in [*kept, contract.outcome_column]
     )
     typed = _lines(f"{_typed(c)} AS {quoted(c.name)}" for c in kept)
     typed_texts = _lines(f"{quoted(c.name)} AS {quoted('_text_' + c.name)}" for c in kept)

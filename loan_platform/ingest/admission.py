@@ -21,16 +21,6 @@ from loan_platform.engine.files import write_parquet
 from loan_platform.engine.home import Home
 from loan_platform.ingest.source import Book
 
-# What the platform knows of a row beside the contract's columns.
-PROVENANCE = (
-    "application_id",
-    "applied_at",
-    "origin",
-    "outcome",
-    "outcome_known_at",
-    "outcome_source",
-)
-
 
 @dataclass(frozen=True)
 class Admission:

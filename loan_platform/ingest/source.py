@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import KEY_FORMAT, keys, window
-from loan_platform.contract.sql import date, literal, quoted
+from loan_platform.contract.sql import date, literal, quoted, received
 from loan_platform.engine import duck
 from loan_platform.engine.home import Home, data_directories
 
@@ -236,14 +236,10 @@ def _stage_book(
 ) -> None:
     """Give every staged row its id, time and month."""
     content = "concat_ws(chr(31), {})".format(
-        ", ".join(f"coalesce(trim({quoted(c.name)}), '')" for c in contract.columns)
+        ", ".join(f"coalesce({received(c.name)}, '')" for c in contract.columns)
     )
     key = contract.key_column
-    identity = (
-        f"nullif(trim({quoted(key.name)}), '')"
-        if key
-        else f"'row-' || substr(md5({content}), 1, 20)"
-    )
+    identity = received(key.name) if key else f"'row-' || substr(md5({content}), 1, 20)"
     first = f"TIMESTAMPTZ '{contract.time.first_day} 00:00:00+00'"
     if contract.time.replay:
         moment, line_moment = _replayed(contract, content), _replayed(contract, "line")
@@ -282,5 +278,5 @@ def _dated(contract: Contract, first: str) -> str:
     """The moment of a row of a dated book; the book's first one where there is no usable date."""
     column = contract.time_column
     assert column is not None
-    day = date(f"trim({quoted(column.name)})")
+    day = date(received(column.name))
     return f"coalesce(CAST({day} AS TIMESTAMPTZ), {first})"

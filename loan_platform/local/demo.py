@@ -17,7 +17,6 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from loan_platform.contract import Contract, read_contract
 from loan_platform.contract.calendar import keys, window
-from loan_platform.drift.report import DriftReport
 from loan_platform.engine.home import PROJECT_ROOT, Home
 from loan_platform.ingest.source import Location, locate, open_book, stand_in_path
 from loan_platform.local.applications import (
@@ -42,6 +40,8 @@ from loan_platform.local.applications import (
 from loan_platform.local.instance import environment, prepare
 from loan_platform.local.platform_runs import PlatformRuns
 from loan_platform.local.processes import Program, Supervisor
+from loan_platform.local.report import closing_table, write_report
+from loan_platform.local.story import MonthStory, Retraining, Story
 from loan_platform.local.up import LOOPBACK, SERVICE, Place, choose_ports, programs
 
 PORTFOLIO = "credit_risk"
@@ -59,49 +59,6 @@ RETRAIN_TIMEOUT_SECONDS = 120.0
 FOLLOW_TIMEOUT_SECONDS = 30.0
 
 
-@dataclass
-class MonthStory:
-    """What happened in one month of the demo."""
-
-    month: str
-    shifted: bool
-    answers: Answers
-    outcomes_reported: int = 0
-    drift: DriftReport | None = None
-    retrain: Retraining | None = None
-
-
-@dataclass(frozen=True)
-class Retraining:
-    """What the sensor's run did: the version it trained, and the decision about it."""
-
-    reason: str
-    version: str
-    decision: str
-    reasons: list[str]
-    champion_before: str
-    champion_after: str
-
-
-@dataclass
-class Story:
-    """Everything the closing table and the report tell."""
-
-    contract: Contract
-    simulated: bool
-    source: str
-    seed: int
-    history: dict[str, Any] = field(default_factory=dict)
-    first_champion: dict[str, Any] = field(default_factory=dict)
-    bento: str = ""
-    months: list[MonthStory] = field(default_factory=list)
-    afterwards: Answers = field(default_factory=Answers)
-
-    @property
-    def answers(self) -> Answers:
-        return sum((month.answers for month in self.months), Answers()) + self.afterwards
-
-
 def run_demo(*, data: Path | None, seed: int, say: Console) -> Path:
     """Run the loop in a home of its own, emptied first; return the path of the report.
 
@@ -113,7 +70,7 @@ def run_demo(*, data: Path | None, seed: int, say: Console) -> Path:
         PROJECT_ROOT / "loan_platform/defs/portfolios" / PORTFOLIO / "defs.yaml"
     )
     location = _location(contract, home, data, seed)
-    story = Story(contract, location.simulated, location.path.name, seed)
+    story = Story(contract, location.simulated, location.path.name, seed, SHIFT_STORY)
     narrator = Narrator(say)
     narrator.tell(
         f"[bold]{contract.title}[/bold]: "
@@ -136,8 +93,6 @@ def run_demo(*, data: Path | None, seed: int, say: Console) -> Path:
     )
     os.environ.update(environment(home))
     _play(story, home, months, future, narrator)
-
-    from loan_platform.local.report import closing_table, write_report
 
     say.print(closing_table(story))
     path = home.root / "report.html"

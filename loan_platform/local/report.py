@@ -19,7 +19,7 @@ from loan_platform.drift.report import DriftReport
 from loan_platform.drift.report import picture as drift_picture
 from loan_platform.engine.files import write_text
 from loan_platform.engine.home import Home
-from loan_platform.local.demo import SHIFT_STORY, Story
+from loan_platform.local.story import Story
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,7 +94,6 @@ def write_report(story: Story, home: Home, path: Path) -> None:
     page = environment.get_template("report.html").render(
         story=story,
         rows=closing_rows(story),
-        shift=SHIFT_STORY,
         pictures=[(title, _data_url(png)) for title, png in pictures],
         model_pictures=_model_pictures(story.first_champion),
         figures=_model_figures(story.first_champion),
@@ -121,7 +120,7 @@ def _auc(figures: dict[str, Any]) -> str:
 
 def _model_figures(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     return [
-        (name.replace("_", " "), f"{value:.4f}")
+        (name.replace("_", " "), f"{value:,.0f}" if value == int(value) else f"{value:.4f}")
         for name, value in metadata.items()
         if isinstance(value, float)
     ]
@@ -181,7 +180,7 @@ def _draw_drift(axes: Axes, story: Story) -> None:
             [max(psi[name], 0.0005) for name in names],
             height=width,
             label=told.month + (" (shifted)" if told.shifted else ""),
-            color=plt_colour(turn, told.shifted),
+            color=_colour(turn, told.shifted),
         )
     for value, name in SEVERITY_LINES.items():
         axes.axvline(value, color="#8795a5", linewidth=0.8, linestyle=":")
@@ -193,7 +192,7 @@ def _draw_drift(axes: Axes, story: Story) -> None:
     axes.legend(frameon=False, loc="lower right", fontsize=8)
 
 
-def plt_colour(turn: int, shifted: bool) -> str:
+def _colour(turn: int, shifted: bool) -> str:
     return ("#d98880", "#b5423c", "#7b241c")[turn % 3] if shifted else "#9bb4cc"
 
 

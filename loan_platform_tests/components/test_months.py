@@ -113,12 +113,13 @@ def test_part_of_the_step_can_run_alone(
 ):
     defs = definitions(contract, home)
     run(defs, held, NAME, "feature_bins")
-    run(defs, held, NAME, *BOOK, months=SPAN)
+    january = ("2024-01", "2024-01")
+    run(defs, held, NAME, *BOOK, months=january)
     for file in files.iterdir():
         file.unlink()  # what comes after raw_loans needs no book
-    run(defs, held, NAME, "cleaned_features", "feature_counts", months=SPAN)
+    run(defs, held, NAME, "cleaned_features", "feature_counts", months=january)
     records = held.fetch_materializations(dg.AssetKey([NAME, "raw_loans"]), limit=50).records
-    assert sorted(str(record.partition_key) for record in records) == home_loans.MONTHS[:4]
+    assert sorted(str(record.partition_key) for record in records) == ["2024-01"]
 
 
 def test_counting_without_bins_says_what_to_materialize(

@@ -26,7 +26,8 @@ from loan_platform.engine import duck
 from loan_platform.ingest.admission import raw_loans_sql
 from loan_platform_tests import home_loans
 
-FEW = settings(max_examples=25, deadline=None)
+# The same examples everywhere: a test run is no place to meet a new one.
+FEW = settings(max_examples=15, deadline=None, derandomize=True)
 
 BOUNDED = Contract.model_validate(
     {
@@ -57,7 +58,21 @@ TEXTS = st.one_of(
     st.sampled_from(
         [
             *("it's", 'a "b"', "; DROP --", "ü", " it's ", "bad", "good", "it's good", "open"),
-            *("f", "F", "", "   ", "nan", "NaN", "inf", "-Infinity", "1e400", "-0.0", "1000.5"),
+            *(
+                "f",
+                "F",
+                "",
+                "   ",
+                "\xa0",
+                " it's\xa0",
+                "nan",
+                "NaN",
+                "inf",
+                "-Infinity",
+                "1e400",
+                "-0.0",
+                "1000.5",
+            ),
             *("1000.51", "0x1", "1_000", "+-0", "5d", "5.0", "5.5"),
             *("9007199254740992", "9007199254740993", "9007199254740994"),
         ]
@@ -133,7 +148,7 @@ def test_typing_and_refusing_agree_with_plain_python(rows: list[dict[str, str | 
 DATES = st.one_of(TEXTS, st.dates().map(str), st.sampled_from(["infinity", "epoch", "10000-01-01"]))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(FEW, max_examples=10)
 @given(texts=st.lists(DATES, min_size=10, max_size=50))
 def test_a_date_is_one_a_calendar_has(texts: list[str | None]):
     row = home_loans.rows(1)[0]

@@ -21,7 +21,7 @@ REPLAYED = Contract.model_validate(
         "name": "small",
         "title": "A book without dates",
         "source": {"path": "small.csv"},
-        "time": {"replay": {"start": "2024-11-01", "periods": 3}},
+        "time": {"replay": {"start": "2024-11-01", "periods": 1}},
         "outcome": {"bad": ["1"], "good": ["0"], "matures_after_days": 30},
         "columns": [
             {"name": "amount", "type": "number", "range": [0, 1e6]},
@@ -35,6 +35,9 @@ REPLAYED = Contract.model_validate(
         ],
     }
 )  # fmt: skip
+DEALT = Contract.model_validate(
+    REPLAYED.model_dump() | {"time": {"replay": {"start": "2024-11-01", "periods": 3}}}
+)
 HEADER = "amount,years,purpose,status\n"
 
 

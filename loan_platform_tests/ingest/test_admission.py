@@ -19,6 +19,7 @@ from loan_platform.ingest.cleaning import book_features, clean
 from loan_platform.ingest.source import locate, open_book
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
+    DEALT,
     REPLAYED,
     Row,
     good_lines,
@@ -118,9 +119,9 @@ def test_a_second_run_writes_the_same_bytes(small: Path, home: Home):
     small.write_text(small_book(*lines))
 
     def digests() -> dict[str, str]:
-        taken = take_in(REPLAYED, home)
+        taken = take_in(DEALT, home)
         for month in taken.admissions:
-            clean(REPLAYED, home, month)
+            clean(DEALT, home, month)
         files = sorted(home.portfolio("small").rglob("*.parquet"))
         return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

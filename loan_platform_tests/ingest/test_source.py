@@ -16,6 +16,7 @@ from loan_platform.engine.home import Home
 from loan_platform.ingest.source import Location, SourceError, locate, open_book
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
+    DEALT,
     HEADER,
     REPLAYED,
     Row,
@@ -205,7 +206,7 @@ def test_replay_deals_by_content_never_by_position(data: Path, home: Home):
     lines = good_lines(300)
     path = data / "small.csv"
     path.write_text(small_book(*lines))
-    first = months_of(take_in(REPLAYED, home))
+    first = months_of(take_in(DEALT, home))
     assert len(first) == 300
     sizes = [list(first.values()).count(month) for month in ("2024-11", "2024-12", "2025-01")]
     assert sum(sizes) == 300
@@ -213,26 +214,24 @@ def test_replay_deals_by_content_never_by_position(data: Path, home: Home):
 
     random.Random(3).shuffle(lines)  # noqa: S311
     path.write_text(small_book(*lines))
-    assert months_of(take_in(REPLAYED, home)) == first
+    assert months_of(take_in(DEALT, home)) == first
 
     path.write_text(small_book(*(f"{50_000 + n},1,home,0" for n in range(50)), *lines))
-    longer = months_of(take_in(REPLAYED, home))
+    longer = months_of(take_in(DEALT, home))
     assert len(longer) == 350
     assert first.items() <= longer.items()
 
 
 def test_another_seed_deals_otherwise(data: Path, home: Home):
     (data / "small.csv").write_text(small_book(*good_lines(200)))
-    replay = REPLAYED.time.replay
+    replay = DEALT.time.replay
     assert replay is not None
-    reseeded = REPLAYED.model_copy(
+    reseeded = DEALT.model_copy(
         update={
-            "time": REPLAYED.time.model_copy(
-                update={"replay": replay.model_copy(update={"seed": 8})}
-            )
+            "time": DEALT.time.model_copy(update={"replay": replay.model_copy(update={"seed": 8})})
         }
     )
-    first, second = months_of(take_in(REPLAYED, home)), months_of(take_in(reseeded, home))
+    first, second = months_of(take_in(DEALT, home)), months_of(take_in(reseeded, home))
     assert first.keys() == second.keys()
     assert first != second
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loan_platform.contract import Contract
+from loan_platform.contract.portfolio import PLATFORM_COLUMNS
 from loan_platform.contract.sql import features_sql
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_parquet
-from loan_platform.ingest.admission import PROVENANCE, admissible
+from loan_platform.ingest.admission import admissible
 from loan_platform.ingest.source import Location, open_book
 
 
@@ -22,7 +23,7 @@ def cleaned_table(contract: Contract, file: Path) -> pa.Table:
     """The cleaned layer of every month of a book, in one table."""
     with open_book(contract, Location(file, simulated=True)) as book:
         accepted = admissible(contract, book)
-    return duck.query(features_sql(contract, "accepted", also=PROVENANCE), accepted=accepted)
+    return duck.query(features_sql(contract, "accepted", also=PLATFORM_COLUMNS), accepted=accepted)
 
 
 def write_months(table: pa.Table, folder: Path) -> dict[str, Path]:
