@@ -129,7 +129,7 @@ def create_app(champions: Champions, batcher: Batcher) -> ASGIApp:
         root = request.scope["root_path"]
         return get_swagger_ui_html(
             openapi_url=f"{root}/openapi.json",
-            title=f"{champions.portfolio}: decisions",
+            title=_titled(champions, f"{champions.portfolio}: decisions"),
             swagger_js_url=f"{root}/docs/files/swagger-ui-bundle.js",
             swagger_css_url=f"{root}/docs/files/swagger-ui.css",
             swagger_favicon_url=f"{root}/docs/files/favicon-light-32x32.png",
@@ -223,6 +223,11 @@ def _what_to_do(champions: Champions) -> str:
     )
 
 
+def _titled(champions: Champions, title: str) -> str:
+    champion = champions.current
+    return f"{title} (SIMULATED)" if champion and champion.bundle.record.simulated else title
+
+
 def describe(champions: Champions) -> dict[str, Any]:
     """The OpenAPI description, with the request of the champion that answers now."""
     champion = champions.current
@@ -238,10 +243,13 @@ def describe(champions: Champions) -> dict[str, Any]:
     else:
         contract = champion.bundle.contract
         schemas["Application"] = champion.request.model_json_schema()
-        title = contract.title
+        title = _titled(champions, contract.title)
         text = f"{contract.description}\n\nModel version {champion.version} answers."
         if champion.bundle.record.simulated:
-            text += " It was trained on a simulated book."
+            text += (
+                " **SIMULATED**: it learnt from a book drawn from summary figures, not from real "
+                "loans; use it to try the service, not to decide about people."
+            )
         content = {
             "schema": {"$ref": reference.format("Application")},
             "example": example(contract),

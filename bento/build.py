@@ -19,7 +19,8 @@ os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
 PROJECT = Path(__file__).resolve().parents[1]
 SERVICE = ("__init__.py", "service.py", "app.py", "batching.py", "champion.py")
-ROOMS = ("contract", "engine", "decisions", "model", "training", "registry")  # of loan_platform
+ROOMS = ("contract", "engine", "decisions", "model")  # of loan_platform
+READING = ("__init__.py", "versions.py")  # of its registry: a service never trains or registers
 
 
 def stage(folder: Path, portfolio: str, bundle: Path, version: str) -> dict[str, str]:
@@ -42,6 +43,11 @@ def stage(folder: Path, portfolio: str, bundle: Path, version: str) -> dict[str,
     for room in ROOMS:
         source = PROJECT / "loan_platform" / room
         shutil.copytree(source, folder / "loan_platform" / room, ignore=without_caches)
+    (folder / "loan_platform" / "registry").mkdir()
+    for name in READING:
+        shutil.copy(
+            PROJECT / "loan_platform" / "registry" / name, folder / "loan_platform" / "registry"
+        )
     packaged = folder / "bento" / "packaged"
     shutil.copytree(bundle, packaged / "bundle")
     record = json.dumps({"portfolio": portfolio, "version": version})

@@ -19,7 +19,8 @@ from typing import Literal, Protocol
 
 from loan_platform.contract.request import Application, example, request_model
 from loan_platform.engine.prepared import PreparedFeatures
-from loan_platform.model.bundle import Bundle, BundleError
+from loan_platform.model.bundle import Bundle, BundleError, bundle_hash
+from loan_platform.registry.versions import Version
 
 # Below `bentoml`, so that Bento's own log settings carry it.
 logger = logging.getLogger("bentoml.loan_service")
@@ -32,9 +33,9 @@ PACKAGED = Path(__file__).parent / "packaged"  # written by `build`
 
 
 class Versions(Protocol):
-    """What is asked of `loan_platform.registry.models.Registry`."""
+    """What is asked of `loan_platform.registry.versions.Versions`."""
 
-    def version_of(self, alias: Literal["champion"]) -> str | None: ...
+    def named(self, alias: Literal["champion"]) -> Version | None: ...
 
     def load(self, version: str) -> Bundle: ...
 
@@ -110,10 +111,13 @@ class Champions:
         self.current: Champion | None = None
         self.trouble: str | None = None
         self._packaged = packaged
+        # Of `current`. A packaged bundle is the registry's only where number and hash agree:
+        # another registry may have given the number to another model.
+        self._answering: Version | None = None
         self._looked = threading.Event()
         self._stopping = threading.Event()
         self._failures = 0
-        self._failed: str | None = None
+        self._failed: Version | None = None
         self._try_again_at = 0.0
 
     def start(self) -> None:
@@ -131,24 +135,25 @@ class Champions:
 
     def look(self, versions: Versions) -> None:
         """Take over the version that has the alias, unless it answers already."""
-        version = versions.version_of("champion")
-        if version is None or (self.current and version == self.current.version):
+        named = versions.named("champion")
+        if named is None or named == self._answering:
             self._failed, self._failures, self.trouble = None, 0, None
             return
-        if version == self._failed and time.monotonic() < self._try_again_at:
+        if named == self._failed and time.monotonic() < self._try_again_at:
             return
-        if version != self._failed:
+        if named != self._failed:
             self._failures = 0
+        version = named.number
         try:
             champion = Champion.of(version, versions.load(version), self.portfolio)
         except Exception as error:
-            self._failed = version
+            self._failed = named
             self._failures += 1
             self._try_again_at = time.monotonic() + min(2.0**self._failures, LONGEST_PAUSE_SECONDS)
             self._report(f"version {version} cannot be served: {_say(error)}")
             return
         before = self.current.version if self.current else "none"
-        self.current = champion
+        self.current, self._answering = champion, named
         self._failed, self._failures, self.trouble = None, 0, None
         logger.info("%s: version %s answers now (before: %s)", self.portfolio, version, before)
 
@@ -156,6 +161,7 @@ class Champions:
         try:
             bundle = Bundle.load(packaged.folder)
             self.current = Champion.of(packaged.version, bundle, self.portfolio)
+            self._answering = Version(packaged.version, bundle_hash(packaged.folder))
         except Exception as error:
             self._report(f"the packaged version {packaged.version} cannot be served: {_say(error)}")
 
@@ -179,9 +185,9 @@ class Champions:
 
 def _registry(portfolio: str) -> Versions:
     from loan_platform.engine.home import Home
-    from loan_platform.registry.models import Registry
+    from loan_platform.registry.versions import Versions as Registered
 
-    return Registry(Home.from_environment(), portfolio)
+    return Registered(Home.from_environment(), portfolio)
 
 
 def _say(error: Exception) -> str:

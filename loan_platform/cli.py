@@ -33,11 +33,12 @@ def demo(
     from loan_platform.contract import ContractError
     from loan_platform.ingest.source import SourceError
     from loan_platform.local.demo import DemoError, run_demo
+    from loan_platform.local.platform_runs import RunError
     from loan_platform.local.processes import Interrupted, ProcessError
 
     try:
         run_demo(data=data, seed=seed, say=Console(highlight=False, soft_wrap=True))
-    except (ContractError, DemoError, ProcessError, SourceError) as problem:
+    except (ContractError, DemoError, ProcessError, RunError, SourceError) as problem:
         _fail(problem)
     except Interrupted:
         raise typer.Exit(130) from None

@@ -52,11 +52,15 @@ def failed_check(
     check: str,
     partitions: Sequence[str],
     description: str | None,
+    mend: str | None,
     warning: bool,
     run_id: str,
     failed_at: float,
 ) -> Alert:
-    """One evaluation of an asset check that failed. `run_id` is "" outside a run."""
+    """One evaluation of an asset check that failed. `run_id` is "" outside a run.
+
+    `mend`: what to do, where the check knows; else the usual, for a check on bad data.
+    """
     name = asset_name(asset)
     again = f"materialize {name} again" + (f" for {listed(partitions)}" if partitions else "")
     return Alert(
@@ -66,7 +70,7 @@ def failed_check(
         title=f"{asset[0]}: check {check} failed on {asset[-1]}",
         what=description or f"the check {check} did not pass",
         where=f"{name}, partition {listed(partitions)}" if partitions else name,
-        mend=f"read the check's figures at the link; once the cause is mended, {again}",
+        mend=mend or f"read the check's figures at the link; once the cause is mended, {again}",
         link=run_link(run_id) if run_id else asset_link(asset),
     )
 

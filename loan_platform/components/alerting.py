@@ -124,6 +124,7 @@ def _failed_checks(
                 check=failed.key.name,
                 partitions=failed.partitions,
                 description=failed.description,
+                mend=failed.mend,
                 warning=failed.severity is dg.AssetCheckSeverity.WARN,
                 run_id=failed.run_id,
                 failed_at=failed.timestamp,

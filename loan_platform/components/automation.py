@@ -19,7 +19,7 @@ GAPS_CRON = os.environ.get("LOAN_PLATFORM_GAPS_CRON") or "0 3 * * *"
 
 
 def fill_gaps() -> dg.AutomationCondition[Any]:
-    """Once a night, every month that is missing or failed and whose inputs are there.
+    """Once a night, every month that is missing or failed and whose inputs are there and settled.
 
     Behind a cron tick: a month that stays broken is asked for once a night, not at every tick.
     """
@@ -29,6 +29,7 @@ def fill_gaps() -> dg.AutomationCondition[Any]:
         & (condition.missing() | condition.execution_failed())
         & ~condition.in_progress()
         & ~condition.any_deps_missing()
+        & ~condition.any_deps_in_progress()
     )
     return gap.with_label("gap_filled_at_night")
 
@@ -36,7 +37,11 @@ def fill_gaps() -> dg.AutomationCondition[Any]:
 def current_months_schedule(
     contract: Contract, selection: dg.AssetSelection
 ) -> dg.ScheduleDefinition:
-    """Every night: the months that may still change, the current one and those still maturing."""
+    """Every night: the months that may still change, the current one and those still maturing.
+
+    `selection`: what changes with them. A drift report is not among it: a month is judged once,
+    when it is over, or its many looks would make chance look like drift.
+    """
 
     job = dg.define_asset_job(f"{contract.name}_current_months", selection=selection)
 
@@ -60,7 +65,13 @@ def current_months_schedule(
 
 
 def open_months(contract: Contract, now: dt.datetime) -> tuple[str, str]:
-    """First and last month whose rows or outcomes may still change at `now`."""
-    earliest = now.astimezone(dt.UTC) - dt.timedelta(days=contract.outcome.matures_after_days + 1)
+    """First and last month whose rows or outcomes may still change at `now`.
+
+    A month is open until the outcome of its last day has matured and had the contract's time to
+    be reported.
+    """
+    outcome = contract.outcome
+    days = outcome.matures_after_days + outcome.reported_within_days + 1
+    earliest = now.astimezone(dt.UTC) - dt.timedelta(days=days)
     first = max(partition_key(earliest), keys(contract.time.first_day, 1)[0])
     return first, partition_key(now)

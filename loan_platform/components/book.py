@@ -4,7 +4,7 @@ Here: decisions, outcomes, raw_loans, cleaned_features, feature_bins, feature_co
 Not here: what they compute (`ingest`, `drift.counts`, `decisions`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loan_platform.components.automation import fill_gaps
-from loan_platform.components.months import MonthByMonth, backfill_policy, monthly
+from loan_platform.components.checks_history import MEND, PARTITIONS
+from loan_platform.components.months import MonthByMonth, Recorded, backfill_policy, monthly
 from loan_platform.components.presentation import (
     asset_spec,
     features_lineage,
@@ -28,6 +29,9 @@ from loan_platform.engine.home import Home
 from loan_platform.ingest.admission import Admission, admit, kept_columns
 from loan_platform.ingest.cleaning import book_features, clean
 from loan_platform.ingest.source import Book, SourceError, locate, open_book
+
+ADMITTED = "admitted"
+REASONS_TOLD = 3
 
 
 class BinsConfig(dg.Config):
@@ -61,15 +65,15 @@ def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
     )
 
     @dg.multi_asset(name=f"{contract.name}_{name}", specs=[spec], backfill_policy=backfill_policy())
-    def snapshot(
-        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        months = MonthByMonth(context)
-        for month in context.partition_keys:
+    def snapshot(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Iterator[Any]:
+        def copy(month: str) -> Iterator[Recorded]:
             table = (_decisions if name == "decisions" else _outcomes)(contract, home, month)
             path = home.partition(contract.name, name, month)
             write_parquet(table, path)
-            months.done(spec.key, month, file_metadata(path, len(table)))
+            yield spec.key, file_metadata(path, len(table))
+
+        months = MonthByMonth(context)
+        months.each(copy)
         yield from months.results()
 
     return snapshot
@@ -210,33 +214,46 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=f"{contract.name}_book",
         specs=[raw, cleaned, counts],
+        # Unpartitioned, as `no_drift` is: one verdict on all months of a run.
+        check_specs=[
+            dg.AssetCheckSpec(
+                ADMITTED,
+                asset=raw.key,
+                description="The contract accepts some of the month's rows, and no more than "
+                f"{contract.maximum_quarantine_share:.1%} of them lie in quarantine.",
+            )
+        ],
         can_subset=True,
         backfill_policy=backfill_policy(),
     )
-    def book(
-        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
-    ) -> Iterator[dg.MaterializeResult[Any]]:
+    def book(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Iterator[Any]:
         selected = context.selected_asset_keys
+        if raw.key not in selected and context.selected_asset_check_keys:
+            raise dg.Failure(
+                f"{ADMITTED} judges the rows as they are taken in; "
+                f"materialize {contract.name}/raw_loans with it.",
+                allow_retries=False,
+            )
+        admissions: dict[str, Admission] = {}
+
+        def take_in(month: str) -> Iterator[Recorded]:
+            if raw.key in selected:
+                staged = open_month(month)
+                admission = admit(contract, home, month, staged)
+                admissions[month] = admission
+                yield raw.key, _admission_metadata(contract, home, month, admission, staged)
+            if cleaned.key in selected:
+                rows = len(clean(contract, home, month))
+                path = home.partition(contract.name, "cleaned_features", month)
+                yield cleaned.key, file_metadata(path, rows)
+            if counts.key in selected:
+                yield counts.key, _count(contract, home, month)
+
         months = MonthByMonth(context)
         with _books(contract, home, wanted=raw.key in selected) as open_month:
-            for month in context.partition_keys:
-                try:
-                    if raw.key in selected:
-                        admission = admit(contract, home, month, open_month(month))
-                        months.done(
-                            raw.key, month, _admission_metadata(contract, home, month, admission)
-                        )
-                    if cleaned.key in selected:
-                        rows = len(clean(contract, home, month))
-                        path = home.partition(contract.name, "cleaned_features", month)
-                        months.done(cleaned.key, month, file_metadata(path, rows))
-                    if counts.key in selected:
-                        months.done(counts.key, month, _count(contract, home, month))
-                except Exception as error:  # re-raised for the run once the other months are done
-                    months.fail(month, error)
-                else:
-                    context.log.info(f"{month} done")
-        yield from months.results()
+            months.each(take_in)
+        asked = bool(admissions and context.selected_asset_check_keys)
+        yield from months.results([_admitted(contract, raw.key, admissions)] if asked else [])
 
     return book
 
@@ -260,8 +277,56 @@ def _books(contract: Contract, home: Home, *, wanted: bool) -> Iterator[Any]:
             yield lambda _month: whole
 
 
+def _admitted(
+    contract: Contract, asset: dg.AssetKey, admissions: Mapping[str, Admission]
+) -> dg.AssetCheckResult:
+    """One for all months of the run; it names those of which too little was accepted."""
+    short = {
+        month: one
+        for month, one in admissions.items()
+        if one.rows
+        and (not one.accepted or one.quarantined > contract.maximum_quarantine_share * one.rows)
+    }
+    rows = sum(one.rows for one in admissions.values())
+    quarantined = sum(one.quarantined for one in admissions.values())
+    metadata: dict[str, Any] = {
+        PARTITIONS: dg.MetadataValue.json(sorted(short)),
+        "rows_in": rows,
+        "quarantined": quarantined,
+        "largest_share": max((one.quarantined / (one.rows or 1)) for one in admissions.values()),
+        "maximum_share": contract.maximum_quarantine_share,
+    }
+    if short:
+        metadata[MEND] = (
+            "read the rows and their reasons in the quarantine files that the metadata of "
+            f"{contract.name}/raw_loans names; mend the book, or the contract where the rows are "
+            f"right, then materialize {contract.name}/raw_loans, cleaned_features and "
+            "feature_counts of the month again"
+        )
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=ADMITTED,
+        passed=not short,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(_shortfall(month, one) for month, one in sorted(short.items()))
+        or f"{quarantined:,} of {rows:,} rows lie in quarantine",
+        metadata=metadata,
+    )
+
+
+def _shortfall(month: str, admission: Admission) -> str:
+    """What came of a month, with the commonest reasons: the contract's words, no row's values."""
+    told = [f"{reason} ({n:,})" for reason, n in list(admission.reasons.items())[:REASONS_TOLD]]
+    if more := len(admission.reasons) - len(told):
+        told.append(f"{more} more reasons" if more > 1 else "1 more reason")
+    return (
+        f"{month}: {admission.quarantined:,} of {admission.rows:,} rows lie in quarantine: "
+        + ", ".join(told)
+    )
+
+
 def _admission_metadata(
-    contract: Contract, home: Home, month: str, admission: Admission
+    contract: Contract, home: Home, month: str, admission: Admission, book: Book
 ) -> dict[str, Any]:
     reasons = "\n".join(f"| {reason} | {n} |" for reason, n in admission.reasons.items())
     table = f"| reason | rows |\n|---|---|\n{reasons}" if reasons else "none"
@@ -275,6 +340,7 @@ def _admission_metadata(
         ),
         "from_service": admission.from_service,
         "with_outcome": admission.with_outcome,
+        "columns_unlisted": ", ".join(book.columns_unlisted) or "none",
     }
 
 

@@ -7,6 +7,7 @@ Not here: training (`training`), the promotion rule (`registry`), the service (`
 import datetime as dt
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -24,7 +26,6 @@ from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
 from loan_platform.engine.files import write_parquet, write_text
 from loan_platform.engine.home import PROJECT_ROOT, Home
-from loan_platform.ingest.source import locate
 
 MODEL_ASSETS = ("trained_model", "champion", "baseline_stats", "loan_service")
 
@@ -75,7 +76,6 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 contract,
                 cleaned,
                 as_of,
-                simulated=locate(contract, home).simulated,
                 progress=context.log.info,
             )
             version = Registry(home, contract.name).register(
@@ -193,6 +193,7 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "decision": decision,
+                "simulated": candidate.record.simulated,
                 "reasons": dg.MetadataValue.md("\n".join(f"- {why}" for why in verdict.reasons)),
                 "challenger_version": challenger,
                 "champion_before": before or "none",
@@ -225,7 +226,8 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
 
         registry = Registry(home, contract.name)
         version = _champion_version(contract, registry)
-        months = registry.load(version).record.partitions
+        record = registry.load(version).record
+        months = record.partitions
         bins = read_bins(contract, home)
         baseline = total(counts_of(contract, home, bins, months))
         path = home.portfolio(contract.name) / "baseline_stats.parquet"
@@ -236,6 +238,7 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
             metadata={
                 **file_metadata(path, len(baseline)),
                 "champion_version": version,
+                "simulated": record.simulated,
                 "months": ", ".join(months),
                 "profile": dg.MetadataValue.md(baseline_profile(contract, bins, baseline)),
             }
@@ -306,11 +309,35 @@ def _loan_service(contract: Contract) -> dg.AssetsDefinition:
                 "path": dg.MetadataValue.path(built["path"]),
                 "size_bytes": built["size_bytes"],
                 "champion_version": version,
-                "serve": dg.MetadataValue.md(f"`bentoml serve {built['tag']}`"),
+                "serve": serve_command(home, built["tag"]),
             }
         )
 
     return loan_service
+
+
+def serve_command(home: Home, tag: str) -> dg.MarkdownMetadataValue:
+    """The shell line that serves a Bento of this platform, and what has to be set beside it.
+
+    An address that may hold a password is named, never shown.
+    """
+    addresses = {"MLFLOW_TRACKING_URI": home.tracking_uri}
+    if home.decisions_url:
+        addresses["LOAN_PLATFORM_DECISIONS_URL"] = home.decisions_url
+    secret = [name for name, address in addresses.items() if _may_hold_a_secret(address)]
+    settings = {
+        "BENTOML_HOME": str(home.bentoml),
+        "LOAN_PLATFORM_HOME": str(home.root),
+        **{name: address for name, address in addresses.items() if name not in secret},
+    }
+    shown = " ".join(f"{name}={shlex.quote(value)}" for name, value in settings.items())
+    beside = f"\n\nwith the platform's {' and '.join(secret)} set" if secret else ""
+    return dg.MetadataValue.md(f"```sh\n{shown} bentoml serve {tag}\n```{beside}")
+
+
+def _may_hold_a_secret(address: str) -> bool:
+    parts = urlsplit(address)
+    return "@" in parts.netloc or bool(parts.query)
 
 
 def build_bento(contract: Contract, home: Home, registry: Any, version: str) -> dict[str, Any]:

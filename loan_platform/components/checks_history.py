@@ -24,6 +24,8 @@ from dagster._core.storage.asset_check_execution_record import (
 # A check says which partitions its result is about with this metadata: a JSON list of keys. Its
 # spec stays unpartitioned, because partitioned check specs lose results in range runs.
 PARTITIONS = "partitions"
+# And with this, what is to be done about a failure: one sentence for a person.
+MEND = "mend"
 PAGE = 100
 
 
@@ -43,14 +45,17 @@ class FailedCheck:
     metadata: Mapping[str, Any]
     partitions: tuple[str, ...]
 
+    @property
+    def mend(self) -> str | None:
+        """What to do about it, where the check says so."""
+        said = self.metadata.get(MEND)
+        return str(said) if said else None
+
 
 def failed_checks(
-    instance: dg.DagsterInstance, check_key: dg.AssetCheckKey, *, since: float, limit: int = 1000
+    instance: dg.DagsterInstance, check_key: dg.AssetCheckKey, *, since: float
 ) -> list[FailedCheck]:
-    """The check's failed evaluations later than `since` (epoch seconds), newest first.
-
-    At most `limit`, the newest.
-    """
+    """The check's failed evaluations later than `since` (epoch seconds), newest first."""
     found: list[FailedCheck] = []
     cursor: int | None = None
     while True:
@@ -66,10 +71,10 @@ def failed_checks(
         found.extend(recent)
         # Ids follow the time of planning, so the edge is not sharp; a whole page of older failures
         # between two newer ones would take that many overlapping runs of one check.
-        if len(page) < PAGE or not recent or len(found) >= limit:
+        if len(page) < PAGE or not recent:
             break
         cursor = page[-1].id
-    return sorted(found, key=lambda failed: failed.timestamp, reverse=True)[:limit]
+    return sorted(found, key=lambda failed: failed.timestamp, reverse=True)
 
 
 def _read(record: AssetCheckExecutionRecord) -> FailedCheck:

@@ -19,14 +19,8 @@ from loan_platform.components.monitoring import drift_check_key, monitoring_asse
 from loan_platform.components.retraining import retrain_sensor
 from loan_platform.contract import Contract, read_contract
 
-MONTHLY_ASSETS = (
-    "decisions",
-    "outcomes",
-    "raw_loans",
-    "cleaned_features",
-    "feature_counts",
-    "drift_report",
-)
+# What changes with every night of an open month.
+MONTHLY_ASSETS = ("decisions", "outcomes", "raw_loans", "cleaned_features", "feature_counts")
 
 
 class AttributesAsWritten(BaseModel):

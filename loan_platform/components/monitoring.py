@@ -4,20 +4,30 @@ Here: drift_report and its check `no_drift`. Not here: the statistics (`drift`),
 from a failed check (`retraining`, `alerting`).
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loan_platform.components.automation import fill_gaps
 from loan_platform.components.book import read_bins
-from loan_platform.components.champion import counts_of
-from loan_platform.components.months import MonthByMonth, backfill_policy, monthly
+from loan_platform.components.champion import MODEL_ASSETS, counts_of
+from loan_platform.components.checks_history import MEND, PARTITIONS
+from loan_platform.components.months import (
+    MonthByMonth,
+    Recorded,
+    backfill_policy,
+    closed_monthly,
+)
 from loan_platform.components.presentation import asset_spec, picture
 from loan_platform.contract import Contract
 from loan_platform.engine.files import write_text
 from loan_platform.engine.home import Home
+
+if TYPE_CHECKING:
+    from loan_platform.drift.report import DriftReport
 
 NO_DRIFT = "no_drift"
 
@@ -34,7 +44,8 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
         "by how much, and whether that is more than chance.",
         kinds={"scipy", "json"},
         deps=["feature_counts", "baseline_stats"],
-        partitions_def=monthly(contract),
+        # Closed months only: the published rate of false alarms holds for one look at a month.
+        partitions_def=closed_monthly(contract),
         automation=fill_gaps(),
     )
 
@@ -57,52 +68,95 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
         from loan_platform.drift.report import compare
         from loan_platform.drift.report import picture as draw
 
-        baseline_file = home.portfolio(contract.name) / "baseline_stats.parquet"
-        if not baseline_file.is_file():
-            raise dg.Failure(
-                f"{contract.name} has no baseline yet; "
-                f"materialize {contract.name}/champion and {contract.name}/baseline_stats first.",
-                allow_retries=False,
-            )
-        baseline = pq.read_table(baseline_file)
         bins = read_bins(contract, home)
-        if (baseline.schema.metadata or {}).get(b"bins_hash") != bins.bins_hash.encode():
-            raise dg.Failure(
-                f"{contract.name}'s baseline was counted in other bins than there are now; "
-                f"materialize {contract.name}/baseline_stats again.",
-                allow_retries=False,
-            )
+        baseline = _baseline(contract, home, bins.bins_hash)
         months = MonthByMonth(context)
-        drifted: dict[str, str] = {}
-        for month in context.partition_keys:
+        reports: dict[str, DriftReport] = {}
+
+        def judge(month: str) -> Iterator[Recorded]:
             (counts,) = counts_of(contract, home, bins, [month])
             report = compare(contract, bins, baseline, counts, month)
             path = home.partition(contract.name, "drift_report", month).with_suffix(".json")
             write_text(report.model_dump_json(indent=1), path)
-            months.done(
-                spec.key,
-                month,
-                {
-                    "dagster/uri": path.as_uri(),
-                    "dagster/row_count": report.rows,
-                    "drifted": report.drifted,
-                    "features_drifted": sum(one.drifted for one in report.features),
-                    "largest_psi": max((one.psi for one in report.features), default=0.0),
-                    "summary": report.summary,
-                    "features": dg.MetadataValue.md(report.to_markdown()),
-                    "picture": picture(draw(report), f"drift of {month}"),
-                },
-            )
-            if report.drifted:
-                drifted[month] = report.summary
-        yield from months.results()
-        yield dg.AssetCheckResult(
-            asset_key=spec.key,
-            check_name=NO_DRIFT,
-            passed=not drifted,
-            severity=dg.AssetCheckSeverity.WARN,
-            description="; ".join(drifted.values()) or "no feature moved beyond chance",
-            metadata={"partitions": dg.MetadataValue.json(sorted(drifted))},
-        )
+            metadata = {
+                "dagster/uri": path.as_uri(),
+                "dagster/row_count": report.rows,
+                "drifted": report.drifted,
+                "features_drifted": sum(one.drifted for one in report.features),
+                "largest_psi": max((one.psi for one in report.features), default=0.0),
+                "summary": report.summary,
+                "features": dg.MetadataValue.md(report.to_markdown()),
+                "picture": picture(draw(report), f"drift of {month}"),
+            }
+            yield spec.key, metadata
+            reports[month] = report
+
+        months.each(judge)
+        yield from months.results([_verdict(contract, spec.key, reports)] if reports else [])
 
     return [drift_report]
+
+
+def _baseline(contract: Contract, home: Home, bins_hash: str) -> pa.Table:
+    """Counts of what the present champion learnt from.
+
+    Raises:
+        dg.Failure: there are none, they were counted in other bins, or they are another model's.
+    """
+    from loan_platform.registry.versions import Versions
+
+    again = f"materialize {contract.name}/baseline_stats again."
+    file = home.portfolio(contract.name) / "baseline_stats.parquet"
+    if not file.is_file():
+        raise dg.Failure(
+            f"{contract.name} has no baseline yet; "
+            f"materialize {contract.name}/champion and {contract.name}/baseline_stats first.",
+            allow_retries=False,
+        )
+    baseline = pq.read_table(file)
+    origin = baseline.schema.metadata or {}
+    if origin.get(b"bins_hash") != bins_hash.encode():
+        raise dg.Failure(
+            f"{contract.name}'s baseline was counted in other bins than there are now; {again}",
+            allow_retries=False,
+        )
+    champion = Versions(home, contract.name).version_of("champion")
+    learnt_by = origin.get(b"model_version", b"unknown").decode()
+    if learnt_by != champion:
+        raise dg.Failure(
+            f"{contract.name}'s baseline is what version {learnt_by} learnt from, but the champion "
+            f"is version {champion}; {again}",
+            allow_retries=False,
+        )
+    return baseline
+
+
+def _verdict(
+    contract: Contract, asset: dg.AssetKey, reports: Mapping[str, "DriftReport"]
+) -> dg.AssetCheckResult:
+    """One for all months of the run; it names those that drifted."""
+    drifted = {month: report.summary for month, report in reports.items() if report.drifted}
+    metadata: dict[str, Any] = {PARTITIONS: dg.MetadataValue.json(sorted(drifted))}
+    if drifted:
+        metadata[MEND] = _mend(contract)
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=NO_DRIFT,
+        passed=not drifted,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(drifted.values()) or "no feature moved beyond chance",
+        metadata=metadata,
+    )
+
+
+def _mend(contract: Contract) -> str:
+    if contract.retrain.on_drift:
+        follows = "a challenger is trained by itself, unless one was for this month or a later one"
+    else:
+        models = ", ".join(f"{contract.name}/{name}" for name in MODEL_ASSETS)
+        follows = f"retraining is off in the contract; to retrain, materialize {models}"
+    return (
+        f"read in the drift report what moved. Where the applicants changed: {follows}. Where the "
+        f"data are at fault, mend them and materialize the month again from {contract.name}/"
+        "raw_loans on"
+    )

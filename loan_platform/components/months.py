@@ -1,12 +1,13 @@
 """The months of a portfolio as Dagster partitions.
 
-Here: the partitions definition and what a run writes of it. Not here: calendar arithmetic
+Here: the partitions definitions and what a run writes of them. Not here: calendar arithmetic
 (`contract.calendar`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -17,11 +18,25 @@ from loan_platform.contract.calendar import KEY_FORMAT
 # Months a backfill run takes at once: one process start for several, a bounded run all the same.
 MONTHS_PER_RUN = 6
 
+Recorded = tuple[dg.AssetKey, Mapping[str, Any]]
+"""What was made of one asset for one month: its key, and metadata for the materialization."""
+
 
 def monthly(contract: Contract) -> dg.PartitionsDefinition[str]:
     """Months from the first of the book to the current one, which is included."""
+    return _months(contract, end_offset=1)
+
+
+def closed_monthly(contract: Contract) -> dg.PartitionsDefinition[str]:
+    """Months from the first of the book to the last one that is over."""
+    return _months(contract, end_offset=0)
+
+
+def _months(contract: Contract, end_offset: int) -> dg.PartitionsDefinition[str]:
     return dg.MonthlyPartitionsDefinition(
-        start_date=contract.time.first_day.strftime(KEY_FORMAT), fmt=KEY_FORMAT, end_offset=1
+        start_date=contract.time.first_day.strftime(KEY_FORMAT),
+        fmt=KEY_FORMAT,
+        end_offset=end_offset,
     )
 
 
@@ -30,49 +45,68 @@ def backfill_policy() -> dg.BackfillPolicy:
 
 
 class MonthByMonth:
-    """Materializes months one by one, so that one that fails does not take the others down.
+    """Works through the months of a run so that one that fails does not take the others down.
 
-    What succeeded is recorded even when the run then fails for the months that did not.
+    What succeeded is recorded, with what the checks found in it, even when the run then fails for
+    the months that did not.
     """
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self.context = context
-        self.failed: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
         self._done: list[tuple[dg.AssetKey, str, Mapping[str, Any]]] = []
 
-    def done(self, asset: dg.AssetKey, month: str, metadata: Mapping[str, Any]) -> None:
-        self._done.append((asset, month, metadata))
+    def each(self, work: Callable[[str], Iterable[Recorded]]) -> None:
+        """Do `work` for each month; what it gave before it raised is kept."""
+        for month in self.context.partition_keys:
+            try:
+                for asset, metadata in work(month):
+                    self._done.append((asset, month, metadata))
+            except Exception as error:  # `results` raises for the run once all months are done
+                self._fail(month, error)
+            else:
+                self.context.log.info(f"{month} done")
 
-    def fail(self, month: str, error: Exception) -> None:
-        # Another library's message may quote the offending row, so of those only the kind is kept.
-        ours = type(error).__module__.startswith("loan_platform.") or isinstance(error, dg.Failure)
-        said = getattr(error, "description", None) or str(error)
-        self.failed[month] = said if ours else type(error).__name__
-        self.context.log.error(f"{month}: {self.failed[month]}")
+    def _fail(self, month: str, error: Exception) -> None:
+        # Another library's message may quote the offending row: of those only the kind is told,
+        # and where in the code it happened.
+        if type(error).__module__.startswith("loan_platform.") or isinstance(error, dg.Failure):
+            why = getattr(error, "description", None) or str(error)
+            self.context.log.error(f"{month}: {why}")
+        else:
+            why = f"{type(error).__name__}, the run's log says where"
+            frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+            self.context.log.error(f"{month}: {type(error).__name__}\n{frames}")
+        self._failed[month] = why
 
-    def results(self) -> list[dg.MaterializeResult[Any]]:
-        """One result for each asset of the run.
+    def results(
+        self, checks: Iterable[dg.AssetCheckResult] = ()
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """One result for each asset of the run, then `checks`.
 
         Raises:
-            dg.Failure: some month failed; it names them, and the others are materialized.
+            dg.Failure: some month failed; it names them. The others are materialized and the
+                checks recorded.
         """
-        if self.failed:
+        if self._failed:
             for asset, month, metadata in self._done:
                 self.context.log_event(
                     dg.AssetMaterialization(asset, partition=month, metadata=metadata)
                 )
+            yield from checks
             raise dg.Failure(
-                f"{len(self.failed)} of the run's months failed, the others are materialized. "
-                + "; ".join(f"{month}: {why}" for month, why in self.failed.items()),
-                metadata={"failed_months": list(self.failed)},
+                f"{len(self._failed)} of the run's months failed, the others are materialized. "
+                + "; ".join(f"{month}: {why}" for month, why in self._failed.items()),
+                metadata={"failed_months": list(self._failed)},
                 allow_retries=False,
             )
         for asset, month, metadata in self._done:
             self.context.add_asset_metadata(metadata, asset_key=asset, partition_key=month)
-        assets = self.context.selected_asset_keys
-        return [dg.MaterializeResult(asset_key=key) for key in self._in_order(assets)]
+        for key in self._in_order(self.context.selected_asset_keys):
+            yield dg.MaterializeResult(asset_key=key)
+        yield from checks
 
-    def _in_order(self, assets: Any) -> list[dg.AssetKey]:
+    def _in_order(self, assets: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
         """Selected assets, upstream ones first, as Dagster expects their results."""
         written = [asset for asset, _, _ in self._done]
         return [*dict.fromkeys(written), *(key for key in assets if key not in written)]

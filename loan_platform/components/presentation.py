@@ -20,7 +20,10 @@ from loan_platform.contract.portfolio import Column
 PROVENANCE_COLUMNS = {
     "application_id": ("VARCHAR", "The application; the lender's key, or a hash of the row"),
     "applied_at": ("TIMESTAMPTZ", "When it was made (UTC)"),
-    "origin": ("VARCHAR", "book: from the lender's file; service: decided by the service"),
+    "origin": (
+        "VARCHAR",
+        "book: the lender's file; simulated: a stand-in book; service: decided by the service",
+    ),
     "outcome": ("BIGINT", "1 bad, 0 good, NULL not known yet"),
     "outcome_known_at": ("TIMESTAMPTZ", "When the outcome became known (UTC)"),
     "outcome_source": ("VARCHAR", "Who said so; a model's word is never trained on"),

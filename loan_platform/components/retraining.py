@@ -46,12 +46,14 @@ class Evidence:
 
     `failures` are those later than `answered_at`: the start of the training that made the present
     model or the last request for a retrain, whichever is later (None: neither ever was).
+    `answered_through`: the drifted month that the last successful retrain was asked for.
     """
 
     now: float
     failures: Sequence[FailedCheck]
     answered_at: float | None = None
     trained_through: str | None = None
+    answered_through: str | None = None
     open_run: str | None = None
 
 
@@ -74,22 +76,27 @@ class Wait:
 def decide(portfolio: str, cooldown_minutes: float, evidence: Evidence) -> Retrain | Wait:
     """Whether the evidence calls for a retrain.
 
-    Several failures make one retrain, with the newest as its trigger. A failure all of whose
-    partitions the model was already trained through makes none: training again on the same months
-    would change nothing, and would go round for ever.
+    Several failures make one retrain, with the newest as its trigger. A failure makes none where
+    the model was already trained through all its partitions, or a retrain that ended well was
+    asked for by them: judged again, such a month fails again (its outcomes are not known yet, or
+    no better model came of it), and training again on the same rows would go round for ever. The
+    next month that drifts asks anew.
     """
     if evidence.open_run:
         return Wait(f"a retrain is already open: run {evidence.open_run}")
     if not evidence.failures:
         return Wait("no drift failure since the model was trained or a retrain was asked for")
     through = evidence.trained_through
-    new = [failure for failure in evidence.failures if _beyond(failure, through)]
+    known = max(filter(None, (through, evidence.answered_through)), default=None)
+    new = [failure for failure in evidence.failures if _beyond(failure, known)]
     if not new:
         drifted = ", ".join(sorted({key for f in evidence.failures for key in f.partitions}))
-        return Wait(
-            f"{drifted} drifted, but the model is trained through {through} already; "
-            "a person should look at the drift report"
+        why = (
+            f"the model is trained through {through}"
+            if known == through
+            else f"a retrain has answered the drift of {known}"
         )
+        return Wait(f"{drifted} drifted, but {why} already; a person should look at the report")
     if evidence.answered_at is not None:
         ready_at = evidence.answered_at + cooldown_minutes * 60
         if evidence.now < ready_at:
@@ -100,8 +107,8 @@ def decide(portfolio: str, cooldown_minutes: float, evidence: Evidence) -> Retra
     drifted_keys = sorted({key for failure in new for key in failure.partitions})
     what = f"{len(new)} failures" if len(new) > 1 else "1 failure"
     of_what = f" of {', '.join(drifted_keys)}" if drifted_keys else ""
-    known = f"a model trained through {through}" if through else "the model before"
-    reason = f"{what} of {check}{of_what} since {known}"
+    model = f"a model trained through {through}" if through else "the model before"
+    reason = f"{what} of {check}{of_what} since {model}"
     tags = {
         RETRAIN_TAG: portfolio,
         TRIGGER_CHECK_TAG: check,
@@ -117,7 +124,7 @@ def decide(portfolio: str, cooldown_minutes: float, evidence: Evidence) -> Retra
 
 
 def _beyond(failure: FailedCheck, through: str | None) -> bool:
-    """Whether a failure tells of a partition the model has not seen (or does not say which)."""
+    """Whether a failure tells of a partition later than `through` (or does not say which)."""
     if through is None or not failure.partitions:
         return True
     return any(key > through for key in failure.partitions)
@@ -144,6 +151,7 @@ def gather(
         failures=failed_checks(instance, check_key, since=answered_at or 0.0),
         answered_at=answered_at,
         trained_through=trained_through,
+        answered_through=_answered_through(instance, portfolio),
         open_run=still_open[0].run_id if still_open else None,
     )
 
@@ -151,6 +159,14 @@ def gather(
 def _requested_at(run: dg.DagsterRun) -> float | None:
     text = run.tags.get(REQUESTED_AT_TAG)
     return dt.datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _answered_through(instance: dg.DagsterInstance, portfolio: str) -> str | None:
+    """The month that the newest successful retrain was asked for, where one names a month."""
+    succeeded = instance.get_runs(
+        dg.RunsFilter(tags={RETRAIN_TAG: portfolio}, statuses=[dg.DagsterRunStatus.SUCCESS])
+    )
+    return next((key for run in succeeded if (key := run.tags.get(DRIFTED_PARTITION_TAG))), None)
 
 
 def _training(instance: dg.DagsterInstance, model: dg.AssetKey) -> tuple[float | None, str | None]:
@@ -186,7 +202,7 @@ def retrain_sensor(
         name=f"{contract.name}_retrain_on_drift",
         description=f"Trains {model.to_user_string()} again when {check_key.name} fails.",
         target=selection,
-        minimum_interval_seconds=10,
+        minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def retrain_on_drift(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:

@@ -108,6 +108,9 @@ class Outcome(Section):
     matures_after_days: int = Field(
         ge=0, description="Days after the application until the outcome is known"
     )
+    reported_within_days: int = Field(
+        30, ge=0, description="Days after that until every outcome has arrived; months stay open"
+    )
 
 
 class Replay(Section):
@@ -164,14 +167,24 @@ class PolicySettings(Section):
     """How the threshold is set: by hand with `bands`, else in training, off the judging rows."""
 
     threshold: Literal["youden", "approval_rate"] = "youden"
-    approval_rate: Probability = Field(0.8, description="Used by threshold: approval_rate")
-    refer_margin: Probability = Field(
-        0.05, description="Probability on either side of the threshold that a person looks at"
+    approval_rate: Probability = Field(
+        0.8, description="Share of applications approved, with threshold: approval_rate"
+    )
+    refer_share: Probability = Field(
+        0.1,
+        description="Share of applications that a person looks at, half on either side of the "
+        "threshold",
     )
     bands: Bands | None = None
 
     def problems(self) -> Iterator[tuple[str | None, str]]:
         if self.bands is None:
+            if self.threshold == "approval_rate" and self.approval_rate + self.refer_share > 1:
+                yield (
+                    "refer_share",
+                    f"{self.approval_rate:g} approved and {self.refer_share:g} referred are more "
+                    "than all applications; lower one of the two",
+                )
             return
         ranges = [(name, getattr(self.bands, name)) for name in ("approve", "refer", "decline")]
         for name, (low, high) in ranges:
@@ -284,6 +297,9 @@ class Contract(Section):
     columns: list[Column] = Field(min_length=2)
     duplicates: Literal["quarantine", "keep"] = "quarantine"
     rules: list[Rule] = []
+    maximum_quarantine_share: Probability = Field(
+        0.05, description="A month with a larger share of its rows in quarantine is reported"
+    )
     outcome: Outcome
     time: Time
     features: dict[Name, Feature] = {}
@@ -361,6 +377,7 @@ class Contract(Section):
         meaning = self.model_dump(
             mode="json",
             include={"name", "columns", "duplicates", "rules", "outcome", "time", "features"},
+            exclude={"outcome": {"reported_within_days"}},  # says when to look, not what is seen
         )
         text = json.dumps(meaning, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -410,6 +427,17 @@ class Contract(Section):
             )
         if both := sorted(set(self.outcome.bad) & set(self.outcome.good)):
             yield ("outcome",), f"{', '.join(both)} means both bad and good; keep it in one list"
+        if self.source.one_file_a_partition:
+            if self.time.replay:
+                yield (
+                    ("source", "path"),
+                    "a replayed book is one file, dealt onto months; remove {partition}",
+                )
+            if self.simulation:
+                yield (
+                    ("simulation",),
+                    "a stand-in is one file, not one a month; remove this section",
+                )
         if (self.time.replay is None) == (self.time_column is None):
             yield (
                 ("time",),

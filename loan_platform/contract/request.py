@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import sqlglot
@@ -23,26 +24,27 @@ from pydantic import (
     WithJsonSchema,
     create_model,
 )
+from pydantic_core import PydanticCustomError
 from sqlglot import exp
 
 from loan_platform.contract.portfolio import Column, Contract, Decision
 
 LARGEST_WHOLE = 2**53  # beyond it a DOUBLE skips whole numbers; `sql` refuses the same ones
-EARLIEST = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+AHEAD = dt.timedelta(days=1)  # how far in the future an application may be: clocks differ
 
 ID_FORM = "1 to 64 of: letters, digits, . _ : -"
-TIME_FORM = "an ISO 8601 time with its zone, as 2026-01-31T12:00:00Z, from 1970 to 2199"
+
+APPLIED_AT = "When the application was made; now where it is left out"
 
 Value = float | int | str | None
 
 
-def _utc(moment: dt.datetime) -> dt.datetime:
-    return moment.astimezone(dt.UTC)
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 class Application(BaseModel):
-    """One loan application as the service takes it; a contract adds its feature columns.
+    """One loan application as the service takes it; a contract adds its columns and its times.
 
     Strict: text is never read as a number, nor a number as a category.
     """
@@ -53,12 +55,7 @@ class Application(BaseModel):
         default_factory=lambda: uuid.uuid4().hex,
         description="The lender's own number of the application; made up where it is left out",
     )
-    applied_at: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST), AfterValidator(_utc)] = (
-        Field(
-            default_factory=lambda: dt.datetime.now(dt.UTC),
-            description="When the application was made; now where it is left out",
-        )
-    )
+    applied_at: AwareDatetime = Field(default_factory=_now, description=APPLIED_AT)
 
     @property
     def inputs(self) -> dict[str, Value]:
@@ -91,12 +88,20 @@ class FieldProblem(BaseModel):
 
 
 def request_model(contract: Contract) -> type[Application]:
-    """The request model of a portfolio's service: `Application` with its feature columns."""
+    """The request model of a portfolio's service: `Application` with its feature columns.
+
+    `applied_at` lies between the first day of the book and tomorrow, and is given in UTC.
+    """
     # A column may be called anything (`copy`, `loan amount`): it lives under an alias.
     fields: dict[str, Any] = {
         f"column_{position}": (_annotation(column), _field(column))
         for position, column in enumerate(contract.feature_columns)
     }
+    first_day = contract.time.first_day
+    fields["applied_at"] = (
+        Annotated[AwareDatetime, AfterValidator(_within(first_day))],
+        Field(default_factory=_now, description=f"{APPLIED_AT}. Not before {first_day}"),
+    )
     return create_model(
         "Application",
         __base__=Application,
@@ -138,7 +143,7 @@ def field_problems(contract: Contract, error: ValidationError) -> list[FieldProb
         elif field == "application_id":
             problem, mend = "not a valid id", f"give {ID_FORM}; or leave it out"
         elif field == "applied_at":
-            problem, mend = "not a valid time", f"give {TIME_FORM}; or leave it out"
+            problem, mend = _time_problem(contract, kind)
         else:
             problem, mend = "not a JSON object", "send one JSON object with a field for each column"
         found.setdefault(field, FieldProblem(field=field[:120], problem=problem, mend=mend))
@@ -158,6 +163,32 @@ def rule_problems(contract: Contract, refusal: str) -> list[FieldProblem]:
         for names in [_columns_of(rule.refuse_when)]
         for name in names
     ]
+
+
+def _within(first_day: dt.date) -> Callable[[dt.datetime], dt.datetime]:
+    """Gives a moment in UTC; refuses one that no month of the book can hold."""
+    begin = dt.datetime(first_day.year, first_day.month, first_day.day, tzinfo=dt.UTC)
+
+    def check(moment: dt.datetime) -> dt.datetime:
+        if moment < begin:
+            raise PydanticCustomError("too_early", "before the book begins")
+        if moment > _now() + AHEAD:
+            raise PydanticCustomError("too_late", "in the future")
+        return moment.astimezone(dt.UTC)
+
+    return check
+
+
+def _time_problem(contract: Contract, kind: str) -> tuple[str, str]:
+    first = contract.time.first_day
+    match kind:
+        case "too_early":
+            return "before the book begins", f"give a time from {first} on; or leave it out"
+        case "too_late":
+            return "in the future", "give the time the application was made; or leave it out"
+        case _:
+            form = f"an ISO 8601 time with its zone, as {first}T12:00:00Z"
+            return "not a valid time", f"give {form}; or leave it out"
 
 
 def _annotation(column: Column) -> Any:

@@ -1,7 +1,7 @@
 """The durable log of what the service decided, and what became of those loans.
 
 Here: both tables, in SQLite files or in PostgreSQL, written and read.
-Not here: who decides (`bento`), or the monthly snapshots made from these (`ingest`).
+Not here: who decides (`bento`), or the monthly snapshots made from these (`components.book`).
 """
 
 from loan_platform.decisions.log import Decision, DecisionLog, read_decisions

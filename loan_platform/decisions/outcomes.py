@@ -38,6 +38,11 @@ SCHEMA = pa.schema(
 )
 
 
+def made_by_model(source: str) -> bool:
+    """Whether a source of outcomes is a model's word, whichever: `model`, `service_v2`, ..."""
+    return source.split("_")[0] in ("model", "service", "prediction")
+
+
 class Outcome(BaseModel):
     """What became of one loan: 1 bad, 0 good; when that was known, and who says so."""
 
@@ -51,7 +56,7 @@ class Outcome(BaseModel):
     @field_validator("source")
     @classmethod
     def _refuse_a_model(cls, source: str) -> str:
-        if source.split("_")[0] in ("model", "service", "prediction"):
+        if made_by_model(source):
             raise ValueError(
                 "an outcome is what was observed, never what a model says: training on it would "
                 "teach the model its own opinion; name who observed it, as lender or bureau"

@@ -232,12 +232,8 @@ def count(contract: Contract, bins: Bins, files: Sequence[Path]) -> pa.Table:
     _check_inputs(contract, bins)
     if not files:
         return _long(bins, itertools.repeat(0))
-    return _run(bins, count_sql(contract, bins, duck.parquet(*files)))
-
-
-def count_table(contract: Contract, bins: Bins, table: pa.Table) -> pa.Table:
-    """Counts of the rows of an Arrow table, as `count` gives them of files."""
-    return _run(bins, count_sql(contract, bins, "counted"), counted=table)
+    row = duck.query(count_sql(contract, bins, duck.parquet(*files)))
+    return _long(bins, (column[0].as_py() for column in row.columns))
 
 
 def total(tables: Sequence[pa.Table]) -> pa.Table:
@@ -333,11 +329,6 @@ def _value(feature: NumericBins | CategoryBins) -> str:
         return name
     value = f"CAST({name} AS double)"
     return f"CASE WHEN abs({value}) <= {LARGEST} THEN {value} ELSE NULL END"
-
-
-def _run(bins: Bins, sql: str, **relations: pa.Table) -> pa.Table:
-    row = duck.query(sql, **relations)
-    return _long(bins, (column[0].as_py() for column in row.columns))
 
 
 def _long(bins: Bins, counts: Iterable[int]) -> pa.Table:

@@ -45,6 +45,7 @@ def admit(contract: Contract, home: Home, month: str, book: Book) -> Admission:
     with duck.connect() as connection:
         connection.register("staged", book.take(month))
         connection.register("unreadable", book.malformed(month))
+        connection.register("in_book", book.ids())
         served = _stage(contract, home, month, connection)
         accepted, quarantine = _decide(contract, connection)
     write_parquet(accepted, home.partition(contract.name, "raw_loans", month))
@@ -66,9 +67,7 @@ def admissible(contract: Contract, book: Book) -> pa.Table:
     """Every row of the book that its month would accept, as raw_loans has it."""
     with duck.connect() as connection:
         connection.register("staged", book.take())
-        connection.execute(
-            f"CREATE TABLE month_rows AS {_place_sql(contract, None, _book_sql(contract))}"
-        )
+        connection.execute(f"CREATE TABLE month_rows AS {_place_sql(None, _book_sql(contract))}")
         return connection.sql(raw_loans_sql(contract, "month_rows")).to_arrow_table()
 
 
@@ -109,10 +108,10 @@ def _stage(
         rows += (
             " UNION ALL SELECT (SELECT coalesce(max(_row), 0) FROM staged) + row_number() OVER "
             "(ORDER BY _applied_at, _application_id), _application_id, _applied_at, 'service', "
-            f"_outcome_known_at, _outcome_source, {_raw_columns(contract)} FROM served ANTI JOIN "
-            "staged ON staged._application_id = served._application_id"
+            f"_outcome_known_at, _outcome_source, NULL, {_raw_columns(contract)} FROM served "
+            "ANTI JOIN in_book ON in_book._application_id = served._application_id"
         )
-    connection.execute(f"CREATE TABLE month_rows AS {_place_sql(contract, month, rows)}")
+    connection.execute(f"CREATE TABLE month_rows AS {_place_sql(month, rows)}")
     return served
 
 
@@ -124,12 +123,12 @@ def _book_sql(contract: Contract) -> str:
     """The staged rows of the lender's book, with when their outcome became known."""
     known = f"_applied_at + INTERVAL {contract.outcome.matures_after_days} DAY"
     return (
-        f"SELECT _row, _application_id, _applied_at, 'book' AS _origin, {known} AS "
-        f"_outcome_known_at, 'book' AS _outcome_source, {_raw_columns(contract)} FROM staged"
+        f"SELECT _row, _application_id, _applied_at, _origin, {known} AS _outcome_known_at, "
+        f"_origin AS _outcome_source, _duplicate, {_raw_columns(contract)} FROM staged"
     )
 
 
-def _place_sql(contract: Contract, month: str | None, rows: str) -> str:
+def _place_sql(month: str | None, rows: str) -> str:
     """`rows` with `_misplaced`: why a row has no place in the month whatever it says, or ''."""
     outside = "NULL"
     if month is not None:
@@ -138,16 +137,7 @@ def _place_sql(contract: Contract, month: str | None, rows: str) -> str:
             f"CASE WHEN _applied_at < {start} OR _applied_at >= {end} "
             f"THEN {literal(f'dated outside {month}')} END"
         )
-    if contract.duplicates == "keep":
-        turn = "row_number() OVER (PARTITION BY _application_id ORDER BY _row)"
-        return (
-            f"SELECT * REPLACE (_application_id || CASE WHEN {turn} > 1 THEN '-' || {turn} ELSE '' "
-            f"END AS _application_id), coalesce({outside}, '') AS _misplaced FROM ({rows})"
-        )
-    first = "min(_row) OVER (PARTITION BY _application_id)"
-    again = f"_application_id IS NOT NULL AND _row > {first}"
-    duplicate = f"CASE WHEN {again} THEN 'duplicate of row ' || {first} END"
-    return f"SELECT *, concat_ws('; ', {duplicate}, {outside}) AS _misplaced FROM ({rows})"
+    return f"SELECT *, concat_ws('; ', _duplicate, {outside}) AS _misplaced FROM ({rows})"
 
 
 def _served_sql(contract: Contract, home: Home, month: str) -> str:
@@ -188,13 +178,14 @@ def _decide(contract: Contract, connection: duckdb.DuckDBPyConnection) -> tuple[
     no_raw = ", ".join(f"NULL AS {quoted(c.name)}" for c in contract.columns)
     quarantine = connection.sql(
         f"WITH typed AS (\n{typed_sql(contract, 'month_rows')}\n)\n"
-        "SELECT CAST(staged._row AS BIGINT) AS _row, _application_id, _origin, "
+        "SELECT CAST(staged._row AS BIGINT) AS _row, NULL::BIGINT AS _line_number, "
+        "_application_id, _origin, "
         "concat_ws('; ', nullif(_refused, ''), nullif(_misplaced, '')) AS _reason, "
         f"NULL::VARCHAR AS _line, {raw}\n"
         "FROM typed JOIN month_rows AS staged ON staged._row = typed._row\n"
         "WHERE _refused <> '' OR _misplaced <> ''\n"
-        f"UNION ALL SELECT CAST(_row AS BIGINT), NULL, 'book', reason, line, {no_raw} "
-        "FROM unreadable\nORDER BY 1"
+        f"UNION ALL SELECT NULL, number, NULL, _origin, reason, line, {no_raw} FROM unreadable\n"
+        "ORDER BY _row NULLS LAST, _line_number"
     ).to_arrow_table()
     return accepted, quarantine
 

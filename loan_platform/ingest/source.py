@@ -6,6 +6,7 @@ Here: the file as it arrives. Not here: which rows are admitted (`admission`).
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import difflib
 import gzip
 import hashlib
@@ -19,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from loan_platform.contract import Contract
-from loan_platform.contract.calendar import KEY_FORMAT, keys, window
+from loan_platform.contract.calendar import KEY_FORMAT, keys, partition_key, window
 from loan_platform.contract.sql import date, literal, quoted, received
 from loan_platform.engine import duck
 from loan_platform.engine.home import Home, data_directories
@@ -67,7 +68,8 @@ def locate(contract: Contract, home: Home) -> Location:
 
 def stand_in_path(contract: Contract, home: Home) -> Path:
     """Where the stand-in book lies; other figures in the contract, another file."""
-    figures = hashlib.sha256(repr(contract.simulation).encode()).hexdigest()[:12]
+    drawn_from = contract.model_dump_json(include={"simulation", "columns", "outcome", "time"})
+    figures = hashlib.sha256(drawn_from.encode()).hexdigest()[:12]
     return home.portfolio(contract.name) / "simulated" / f"book-{figures}.csv.gz"
 
 
@@ -89,8 +91,9 @@ class Book:
     """A source staged in memory, from which months are taken.
 
     The staged table `book` has every contract column as text, and beside them, under names no
-    column can have: `_row` (1-based, in file order), `_application_id`, `_applied_at` (UTC) and
-    `_month` ('YYYY-MM').
+    column can have: `_row` (1-based, in file order), `_application_id`, `_applied_at` (UTC),
+    `_month` ('YYYY-MM'), `_origin` ('book', or 'simulated' for a stand-in) and `_duplicate` (of
+    which earlier row of the whole book it is one, as a reason, or NULL).
     """
 
     def __init__(
@@ -102,6 +105,10 @@ class Book:
         self.contract = contract
         self.connection = connection
         self.columns_unlisted = columns_unlisted
+
+    def ids(self) -> pa.Table:
+        """`_application_id` of every row, whatever its month."""
+        return self.connection.sql("SELECT DISTINCT _application_id FROM book").to_arrow_table()
 
     def months(self) -> dict[str, int]:
         """Rows of each month the book reaches, malformed lines included."""
@@ -117,10 +124,10 @@ class Book:
         return self.connection.sql(f"SELECT * FROM book {chosen} ORDER BY _row").to_arrow_table()
 
     def malformed(self, month: str) -> pa.Table:
-        """Lines no row could be read from: `_row` (line of the file), `reason`, `line`."""
+        """Lines no row could be read from: `number` (of the line in the file), `reason`, `line`."""
         return self.connection.sql(
-            f"SELECT _row, reason, line FROM malformed WHERE _month = {literal(month)} "
-            "ORDER BY _row"
+            f"SELECT number, _origin, reason, line FROM malformed WHERE _month = {literal(month)} "
+            "ORDER BY number"
         ).to_arrow_table()
 
 
@@ -136,15 +143,32 @@ def open_book(contract: Contract, location: Location, month: str | None = None) 
         if month is None:
             raise ValueError("a source with a file a month is opened one month at a time")
         path = Path(str(path).replace("{partition}", month))
-        if not path.is_file():
-            raise SourceError(
-                f"{contract.name}: the file of {month} is missing; looked at {path}. "
-                "Put it there and materialize the month again."
-            )
     with duck.connect() as connection:
-        unlisted = _stage_text(contract, connection, path)
-        _stage_book(contract, connection, month)
+        if month and not path.is_file():
+            _stage_nothing(contract, connection, path, month)
+            unlisted = []
+        else:
+            unlisted = _stage_text(contract, connection, path)
+        _stage_book(contract, connection, month, "simulated" if location.simulated else "book")
         yield Book(contract, connection, unlisted)
+
+
+def _stage_nothing(
+    contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path, month: str
+) -> None:
+    """Stage an empty book for a month that is not over: its file is still to come.
+
+    Raises:
+        SourceError: the month is over, so its file should be there.
+    """
+    if window(month)[1] <= dt.datetime.now(dt.UTC):
+        raise SourceError(
+            f"{contract.name}: the file of {month} is missing; looked at {path}. "
+            "Put it there and materialize the month again."
+        )
+    columns = ", ".join(f"{quoted(column.name)} VARCHAR" for column in contract.columns)
+    connection.execute(f"CREATE TABLE text (_row BIGINT, {columns})")
+    connection.execute(NOTHING_REJECTED_SQL)
 
 
 def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
@@ -169,14 +193,12 @@ def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path:
     kept_rejects = connection.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
     ).fetchone()
-    connection.execute(
-        REJECTED_SQL
-        if kept_rejects and kept_rejects[0]
-        else "CREATE TABLE rejected (_row BIGINT, reason VARCHAR, line VARCHAR)"
-    )
+    connection.execute(REJECTED_SQL if kept_rejects and kept_rejects[0] else NOTHING_REJECTED_SQL)
     listed = {column.name for column in contract.columns}
     return [name for name in header if name not in listed]
 
+
+NOTHING_REJECTED_SQL = "CREATE TABLE rejected (number BIGINT, reason VARCHAR, line VARCHAR)"
 
 # A quote that is never closed swallows the lines after it: each of them is refused, none vanishes.
 REJECTED_SQL = """
@@ -190,7 +212,7 @@ WITH records AS (
 ), spread AS (
   SELECT first, why, generate_subscripts(lines, 1) AS position, unnest(lines) AS line FROM records
 )
-SELECT first + position - 1 AS _row, 'malformed line: ' || why AS reason, line
+SELECT first + position - 1 AS number, 'malformed line: ' || why AS reason, line
 FROM spread WHERE position = 1 OR line <> ''
 """
 
@@ -232,30 +254,77 @@ def _require_columns(contract: Contract, header: list[str], path: Path) -> None:
 
 
 def _stage_book(
-    contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None
+    contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None, origin: str
 ) -> None:
-    """Give every staged row its id, time and month."""
+    """Give every staged row its id, time and month, and say of which row it is a duplicate."""
+    # Without the outcome: a label that is corrected later moves a loan nowhere.
     content = "concat_ws(chr(31), {})".format(
-        ", ".join(f"coalesce({received(c.name)}, '')" for c in contract.columns)
+        ", ".join(
+            f"coalesce({received(c.name)}, '')" for c in contract.columns if c.role != "outcome"
+        )
     )
     key = contract.key_column
     identity = received(key.name) if key else f"'row-' || substr(md5({content}), 1, 20)"
-    first = f"TIMESTAMPTZ '{contract.time.first_day} 00:00:00+00'"
     if contract.time.replay:
-        moment, line_moment = _replayed(contract, content), _replayed(contract, "line")
+        moment = _replayed(contract, content)
     else:
-        moment, line_moment = _dated(contract, first), first
-    # A row dated before the book begins lies in its first month, where admission refuses it:
-    # no row is ever without a month.
+        assert contract.time_column is not None
+        moment = f"CAST({date(received(contract.time_column.name))} AS TIMESTAMPTZ)"
+    connection.execute(
+        f"CREATE TABLE placed AS SELECT *, {identity} AS _id, {moment} AS _dated FROM text"
+    )
+    _place(contract, connection, month)
+    again = "_id IS NOT NULL AND _row > min(_row) OVER same"
+    if contract.duplicates == "keep":
+        # Behind a '#', which the split of a training leaves out: twins stay on one side of it.
+        turn = "row_number() OVER (PARTITION BY _id ORDER BY _row)"
+        identity, duplicate = f"_id || CASE WHEN {turn} > 1 THEN '#' || {turn} ELSE '' END", "NULL"
+    else:
+        outcome = received(contract.outcome_column.name)
+        other = f"{outcome} IS DISTINCT FROM first({outcome} ORDER BY _row) OVER same"
+        identity = "_id"
+        duplicate = (
+            f"CASE WHEN {again} THEN 'duplicate of row ' || min(_row) OVER same || "
+            f"CASE WHEN {other} THEN ' with another outcome' ELSE '' END END"
+        )
+    connection.execute(
+        f"CREATE TABLE book AS SELECT * EXCLUDE (_id, _dated), {identity} AS _application_id, "
+        f"{literal(origin)} AS _origin, {duplicate} AS _duplicate FROM placed "
+        "WINDOW same AS (PARTITION BY _id)"
+    )
+    connection.execute(
+        f"ALTER TABLE malformed ADD COLUMN _origin VARCHAR DEFAULT {literal(origin)}"
+    )
+
+
+def _place(contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None) -> None:
+    """Put every row and every malformed line into a month there is: none is ever without one.
+
+    A row dated before the book or after today lies in the first month or the current one, where
+    admission refuses it. One without a usable date, or a malformed line, lies where the row above
+    it does (found by counting lines, so a little further down where values hold line breaks).
+    """
+    first_month = month or partition_key(contract.time.first_day)
+    first = f"TIMESTAMPTZ {literal(window(first_month)[0].isoformat())}"
+    # A replay's months are not held against today: they are dealt, not dated.
+    last = "'infinity'" if contract.time.replay else literal(dt.datetime.now(dt.UTC).isoformat())
+
+    def within(moment: str) -> str:
+        return f"least(greatest({moment}, {first}), TIMESTAMPTZ {last})"
+
+    above = "last_value(_dated IGNORE NULLS) OVER (ORDER BY _row)"
     placed = (
-        literal(month) if month else f"strftime(greatest({{}}, {first}), {literal(KEY_FORMAT)})"
+        literal(month) if month else f"strftime({within('_applied_at')}, {literal(KEY_FORMAT)})"
     )
     connection.execute(
-        f"CREATE TABLE book AS SELECT *, {placed.format('_applied_at')} AS _month FROM "
-        f"(SELECT *, {identity} AS _application_id, {moment} AS _applied_at FROM text)"
+        f"CREATE OR REPLACE TABLE placed AS SELECT *, {placed} AS _month FROM (SELECT *, "
+        f"coalesce(_dated, {within(f'coalesce({above}, {first})')}) AS _applied_at FROM placed)"
     )
     connection.execute(
-        f"CREATE TABLE malformed AS SELECT *, {placed.format(line_moment)} AS _month FROM rejected"
+        "CREATE TABLE malformed AS SELECT lines.*, "
+        f"coalesce(placed._month, {literal(first_month)}) AS _month FROM "
+        "(SELECT *, number - 1 - row_number() OVER (ORDER BY number) AS above FROM rejected) lines "
+        "ASOF LEFT JOIN placed ON lines.above >= placed._row"
     )
 
 
@@ -272,11 +341,3 @@ def _replayed(contract: Contract, content: str) -> str:
     turn = f"(md5_number_lower({salted}) % {replay.periods} + 1)::BIGINT"
     second = f"(md5_number_upper({salted}) % [{lengths}][{turn}])::BIGINT"
     return f"to_timestamp([{starts}][{turn}] + {second})"
-
-
-def _dated(contract: Contract, first: str) -> str:
-    """The moment of a row of a dated book; the book's first one where there is no usable date."""
-    column = contract.time_column
-    assert column is not None
-    day = date(received(column.name))
-    return f"coalesce(CAST({day} AS TIMESTAMPTZ), {first})"

@@ -1,9 +1,9 @@
 """The whole loop on one book, told while it happens: `loan-platform demo`.
 
 A year of the book is history. The following months arrive at the real service over HTTP, and
-from the second of them on with a planted shift: everybody asks for 2.5 times as much. Nothing is
-staged behind the scenes: the sensor, the daemon, the
-registry and the service are those of `loan-platform up`.
+from the second of them on with a planted shift: applicants earn 40 % of what they did, at the same risk. Sensor,
+daemon, registry and service are those of `loan-platform up`; the months are closed in this process,
+as the nightly schedule would, because a demo does not wait for the night.
 
 Here: the story, and what it needs running. Not here: the lender's side of it (`applications`),
 the page written at the end (`report`).
@@ -11,6 +11,7 @@ the page written at the end (`report`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -24,6 +25,7 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from loan_platform.components.retraining import REASON_TAG
 from loan_platform.contract import Contract, read_contract
 from loan_platform.contract.calendar import keys, window
 from loan_platform.engine.home import PROJECT_ROOT, Home
@@ -39,10 +41,10 @@ from loan_platform.local.applications import (
 )
 from loan_platform.local.instance import environment, prepare
 from loan_platform.local.platform_runs import PlatformRuns
-from loan_platform.local.processes import Program, Supervisor
+from loan_platform.local.processes import Supervisor, holder, only_one
 from loan_platform.local.report import closing_table, write_report
 from loan_platform.local.story import MonthStory, Retraining, Story
-from loan_platform.local.up import LOOPBACK, SERVICE, Place, choose_ports, programs
+from loan_platform.local.up import LOCK, LOOPBACK, SERVICE, Place, Ports, choose_ports, programs
 
 PORTFOLIO = "credit_risk"
 HISTORY_MONTHS = 12
@@ -50,8 +52,8 @@ CALM_MONTHS = 1
 SHIFTED_MONTHS = 2
 APPLICATIONS_AFTERWARDS = 300
 
-SHIFT_COLUMN, SHIFT_FACTOR = "loan_amnt", 2.5
-SHIFT_STORY = f"everybody asks for {SHIFT_FACTOR:g} times as much"
+SHIFT_COLUMN, SHIFT_FACTOR = "person_income", 0.4
+SHIFT_STORY = f"applicants earn {SHIFT_FACTOR:.0%} of what they did, at the same risk"
 
 NEVER = "0 0 1 1 *"  # the nightly gap schedule would fill in the months that are yet to come
 START_TIMEOUT_SECONDS = 90.0
@@ -104,8 +106,14 @@ def run_demo(*, data: Path | None, seed: int, say: Console) -> Path:
 
 
 def _fresh_home() -> Home:
-    """The demo's own home, below the ordinary one: it never touches what a team has built."""
+    """The demo's own home, below the ordinary one.
+
+    Raises:
+        DemoError: something runs in it.
+    """
     root = Home.from_environment().root / "demo"
+    if (running := holder(root / LOCK)) is not None:
+        raise DemoError(f"process {running} runs on {root}, which the demo would empty; stop it")
     if root.exists():
         shutil.rmtree(root)
     os.environ["LOAN_PLATFORM_HOME"] = str(root)
@@ -147,19 +155,28 @@ def _play(
 ) -> None:
     contract = story.contract
     prepare(home)
-    with Supervisor(home.root / "logs") as supervisor, PlatformRuns(contract, home) as runs:
+    with (
+        only_one(home.root / LOCK) as lock,
+        Supervisor(home.root / "logs", keep_open=(lock,)) as supervisor,
+        PlatformRuns(contract, home) as runs,
+    ):
         # Only now: on a new home this process has just made Dagster's databases.
-        found = _programs(home)
-        for name in ("code", "daemon"):
-            supervisor.start(found[name])
-        narrator.tell("Dagster's code server and daemon are starting beside the work")
-        if runs.champion_version() is not None:
+        place = Place(LOOPBACK, LOOPBACK, _free_ports())
+        found = programs(home, place)
+        if store := runs.found_before():
             raise DemoError(
-                "the model registry has a champion already, and the demo tells its story from "
-                "the beginning; unset MLFLOW_TRACKING_URI or point it at an empty database"
+                f"{store} knows {contract.name} already, and the demo tells its story from the "
+                "beginning; unset LOAN_PLATFORM_DAGSTER_URL, LOAN_PLATFORM_DECISIONS_URL and "
+                "MLFLOW_TRACKING_URI, or point them at empty databases"
             )
+        supervisor.start(found["code"])
+        # Its health is asked for through the webserver, which the demo has no need of.
+        supervisor.start(dataclasses.replace(found["daemon"], ready=lambda: True))
+        narrator.tell("Dagster's code server and daemon are starting beside the work")
         _take_in_history(story, runs, months[:HISTORY_MONTHS], narrator)
-        service = _serve(supervisor, found, story.bento)
+        packaged = programs(home, place, serve=(story.bento,))[SERVICE + PORTFOLIO]
+        supervisor.start(packaged)
+        service = str(packaged.link)
         supervisor.wait_until_ready(START_TIMEOUT_SECONDS)
         _await_version(service, runs.champion_version(), supervisor)
         narrator.tell(f"the service answers at {service}, the daemon watches")
@@ -178,11 +195,8 @@ def _play(
         story.afterwards = _send(service, last, months[-1], True, narrator)
 
 
-def _programs(home: Home) -> dict[str, Program]:
-    """What `loan-platform up` starts, on free ports; here the daemon's health has no webserver."""
-    ports = choose_ports(LOOPBACK, {}, services=1, say=Console(quiet=True))
-    found = programs(home, Place(LOOPBACK, LOOPBACK, ports))
-    return {**found, "daemon": dataclasses.replace(found["daemon"], ready=lambda: True)}
+def _free_ports() -> Ports:
+    return choose_ports(LOOPBACK, {}, services=1, say=Console(quiet=True))
 
 
 def _take_in_history(
@@ -213,15 +227,6 @@ def _take_in_history(
         f"[{figures['auc_low']:.3f}, {figures['auc_high']:.3f}] on rows it never touched; "
         f"packaged as {story.bento}"
     )
-
-
-def _serve(supervisor: Supervisor, found: dict[str, Program], tag: str) -> str:
-    """Start the packaged champion; return its address."""
-    program = found[SERVICE + PORTFOLIO]
-    at = program.command.index("--working-dir")
-    command = (*program.command[:at], tag)
-    supervisor.start(dataclasses.replace(program, command=command))
-    return str(program.link)
 
 
 def _arriving(month: list[Application], shifted: bool) -> list[Application]:
@@ -268,7 +273,7 @@ def _await_retraining(
         run = runs.await_retrain(month, RETRAIN_TIMEOUT_SECONDS, supervisor)
     champion = runs.metadata("champion")
     retraining = Retraining(
-        reason=run.tags.get("loan/reason", ""),
+        reason=run.tags.get(REASON_TAG, ""),
         version=str(champion["challenger_version"]),
         decision=str(champion["decision"]),
         reasons=[line.removeprefix("- ") for line in str(champion["reasons"]).splitlines()],
@@ -288,9 +293,10 @@ def _await_version(service: str, version: str | None, supervisor: Supervisor) ->
     with httpx.Client(base_url=service, trust_env=False, timeout=5) as client:
         while time.monotonic() < deadline:
             supervisor.check()
-            response = client.get("/health")
-            if response.status_code == 200 and response.json()["model_version"] == version:
-                return
+            with contextlib.suppress(httpx.TransportError):
+                response = client.get("/health")
+                if response.status_code == 200 and response.json()["model_version"] == version:
+                    return
     raise DemoError(f"the service did not follow to version {version} in time; see its log")
 
 

@@ -13,7 +13,7 @@ import dagster as dg
 
 from loan_platform.components.automation import open_months
 from loan_platform.components.loan_portfolio import MONTHLY_ASSETS
-from loan_platform.components.retraining import OPEN, RETRAIN_TAG
+from loan_platform.components.retraining import DRIFTED_PARTITION_TAG, OPEN, RETRAIN_TAG
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
 from loan_platform.drift.report import DriftReport
@@ -21,6 +21,10 @@ from loan_platform.engine.home import Home
 from loan_platform.local.processes import Supervisor
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class RunError(RuntimeError):
+    """A run failed or did not come: says which and why."""
 
 
 class PlatformRuns:
@@ -46,6 +50,18 @@ class PlatformRuns:
     ) -> None:
         self.instance.dispose()
 
+    def found_before(self) -> str | None:
+        """Where something of the portfolio is kept already, or None: the stores are new to it."""
+        from loan_platform.decisions.log import read_decisions
+
+        if self.instance.get_asset_keys(prefix=[self.contract.name]):
+            return "Dagster's storage"
+        if self.champion_version() is not None:
+            return "the model registry"
+        if len(read_decisions(self.home, self.contract.name)):
+            return "the decision log"
+        return None
+
     def materialize(self, *names: str, months: list[str] | None = None) -> None:
         """Materialize assets of the portfolio, for a range of months where they are monthly."""
         tags = {}
@@ -54,12 +70,17 @@ class PlatformRuns:
                 "dagster/asset_partition_range_start": months[0],
                 "dagster/asset_partition_range_end": months[-1],
             }
-        self.job.execute_in_process(
+        result = self.job.execute_in_process(
             instance=self.instance,
             asset_selection=[self._key(name) for name in names],
             tags=tags,
             run_config=QUIET,
+            raise_on_error=False,
         )
+        if not result.success:
+            failures = [event for event in result.all_events if event.is_step_failure]
+            why = "; ".join(str(event.event_specific_data) for event in failures)
+            raise RunError(f"{', '.join(names)} failed: {why}")
 
     def close_month(self, month: str) -> None:
         """What the nightly schedule did in `month`: every month that changed meanwhile."""
@@ -102,23 +123,18 @@ class PlatformRuns:
         """Wait for the end of the run the sensor requests for the drift of `month`.
 
         Raises:
-            TimeoutError: it did not come or did not end.
-            RuntimeError: it failed.
+            RunError: it failed, did not come or did not end.
         """
         deadline = time.monotonic() + timeout
-        wanted = dg.RunsFilter(
-            tags={RETRAIN_TAG: self.contract.name, "loan/drifted_partition": month}
-        )
+        wanted = dg.RunsFilter(tags={RETRAIN_TAG: self.contract.name, DRIFTED_PARTITION_TAG: month})
         while time.monotonic() < deadline:
             supervisor.check()
             runs = self.instance.get_runs(wanted, limit=1)
             if runs and runs[0].status not in OPEN:
                 if runs[0].status is not dg.DagsterRunStatus.SUCCESS:
-                    raise RuntimeError(f"the retraining run {runs[0].run_id} failed; see its log")
+                    raise RunError(f"the retraining run {runs[0].run_id} failed; see its log")
                 return runs[0]
-        raise TimeoutError(
-            f"no retraining run ended within {timeout:.0f} s; the daemon's log says why"
-        )
+        raise RunError(f"no retraining run ended within {timeout:.0f} s; the daemon's log says why")
 
     def _key(self, name: str) -> dg.AssetKey:
         return dg.AssetKey([self.contract.name, name])

@@ -41,6 +41,8 @@ START_TIMEOUT_SECONDS = 180.0
 SERVICE = "service-"
 """A service's program is named after its portfolio: `service-credit_risk`."""
 
+FROM_SOURCE = ("--working-dir", str(PROJECT_ROOT), "bento.service:LoanService")
+
 STAGES = (("code", "mlflow"), ("webserver",))
 """Each stage waits for the one before; all others come last.
 
@@ -174,8 +176,8 @@ def contract_files() -> list[Path]:
     return sorted((PROJECT_ROOT / "loan_platform/defs/portfolios").glob("*/defs.yaml"))
 
 
-def programs(home: Home, place: Place) -> dict[str, Program]:
-    """Every process of the platform by name.
+def programs(home: Home, place: Place, serve: tuple[str, ...] = FROM_SOURCE) -> dict[str, Program]:
+    """Every process of the platform by name. `serve`: the service from source, or a Bento's tag.
 
     Raises:
         ContractError: a portfolio's contract is not valid.
@@ -241,7 +243,7 @@ def programs(home: Home, place: Place) -> dict[str, Program]:
         add(
             SERVICE + portfolio, "bentoml", "serve",
             "--host", place.host, "--port", port,
-            "--working-dir", PROJECT_ROOT, "bento.service:LoanService",
+            *serve,
             ready=partial(answers, f"{service}/livez"),
             link=service,
             settings={"LOAN_PORTFOLIO": portfolio},

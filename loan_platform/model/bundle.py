@@ -31,6 +31,7 @@ FORMAT = 1
 BOOSTER, BODY, MANIFEST = "booster.txt", "bundle.json", "manifest.json"
 # Two machines may round exp() differently in the last digit; anything above this is a fault.
 GOLDEN_TOLERANCE = 1e-9
+MEND = "get the bundle from the registry again, or train again"
 
 
 class BundleError(ValueError):
@@ -196,6 +197,15 @@ class Bundle:
             )
 
 
+def bundle_hash(folder: Path) -> str:
+    """12 hex digits over a saved bundle's manifest, and so over all its files.
+
+    Raises:
+        BundleError: there is no manifest.
+    """
+    return _sha256(_read(folder / MANIFEST))[:12]
+
+
 def environment() -> dict[str, str]:
     """Versions of what computes a probability, as a training record keeps them."""
     import platform
@@ -207,28 +217,27 @@ def environment() -> dict[str, str]:
 
 def _verified(folder: Path) -> dict[str, str]:
     """Texts of the bundle's files, each with the hash the manifest promises."""
-    mend = "get the bundle from the registry again, or train again"
     try:
-        manifest: dict[str, Any] = json.loads(_read(folder / MANIFEST, mend))
+        manifest: dict[str, Any] = json.loads(_read(folder / MANIFEST))
     except json.JSONDecodeError:
-        raise BundleError(f"{folder / MANIFEST}: not JSON; {mend}") from None
+        raise BundleError(f"{folder / MANIFEST}: not JSON; {MEND}") from None
     texts = {}
     for name in (BOOSTER, BODY):
-        content = _read(folder / name, mend)
+        content = _read(folder / name)
         if _sha256(content) != manifest.get(name):
             raise BundleError(
                 f"{folder / name}: not the file that was saved (its SHA-256 is not the one in "
-                f"{MANIFEST}); {mend}"
+                f"{MANIFEST}); {MEND}"
             )
         texts[name] = content.decode()
     return texts
 
 
-def _read(file: Path, mend: str) -> bytes:
+def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise BundleError(f"{file}: cannot be read ({error.strerror}); {mend}") from None
+        raise BundleError(f"{file}: cannot be read ({error.strerror}); {MEND}") from None
 
 
 def _sha256(content: bytes) -> str:

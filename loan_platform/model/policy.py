@@ -43,9 +43,8 @@ class Policy(BaseModel):
         return self
 
     @classmethod
-    def around(cls, threshold: float, margin: float) -> Policy:
-        """Refer what lies within `margin` of the threshold; approve below, decline above."""
-        low, high = max(0.0, threshold - margin), min(1.0, threshold + margin)
+    def banded(cls, threshold: float, low: float, high: float) -> Policy:
+        """Approve below `low`, refer from there to below `high`, decline from `high`."""
         return cls(threshold=threshold, approve=(0, low), refer=(low, high), decline=(high, 1))
 
     def decide(self, probability: np.ndarray) -> np.ndarray:

@@ -1,65 +1,40 @@
-"""Keeps every trained bundle as a version in MLflow, and says which one is champion.
+"""Keeps every trained bundle as a version in MLflow, and moves the aliases.
 
 Each training is one MLflow run in the experiment named after the portfolio, with parameters,
 metrics and pictures; its bundle is a logged model and a version of the registered model of the
-same name. Everything goes through a client with explicit ids: MLflow's global run and tracking
-address are never touched, so portfolios and threads do not meet.
+same name.
 
-Here: writing and reading versions and aliases. Not here: deciding on them (`promotion`).
+Here: writing versions and aliases. Not here: reading them (`versions`), or deciding on them
+(`promotion`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from loan_platform.contract.expression import SQL_TYPES
 from loan_platform.contract.sql import features_sql, matrix_sql, quoted
 from loan_platform.engine import duck
-from loan_platform.engine.home import Home
-from loan_platform.model.bundle import Bundle
+from loan_platform.model.bundle import Bundle, bundle_hash
+from loan_platform.registry.versions import BUNDLE_HASH_TAG, Versions
 from loan_platform.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
 
-Alias = Literal["challenger", "champion"]
-BUNDLE_IN_MODEL = "artifacts/bundle"
-
-
-class RegistryError(RuntimeError):
-    """The registry cannot do what was asked: says what, where, and how to mend it."""
-
 
 @dataclass(frozen=True)
-class Registry:
-    """The versions of one portfolio in the MLflow store that `home` names."""
-
-    home: Home
-    portfolio: str
-
-    @cached_property
-    def client(self) -> MlflowClient:
-        """An MLflow client for this store; the first one makes the store where there is none."""
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        import mlflow
-
-        if self.home.tracking_uri.startswith("sqlite:///"):
-            file = Path(self.home.tracking_uri.removeprefix("sqlite:///"))
-            file.parent.mkdir(parents=True, exist_ok=True)
-        return mlflow.MlflowClient(self.home.tracking_uri, self.home.tracking_uri)
+class Registry(Versions):
+    """The versions of one portfolio in the MLflow store that `home` names, to read and write."""
 
     def register(
         self,
@@ -93,71 +68,22 @@ class Registry:
         run_id = run.info.run_id
         try:
             self._log_measures(run_id, bundle, evaluation)
-            model = self._log_model(run.info.experiment_id, run_id, bundle)
-            version = self._create_version(run_id, model, described)
+            with tempfile.TemporaryDirectory() as folder:
+                saved = Path(folder) / "bundle"
+                bundle.save(saved)
+                model = self._log_model(run.info.experiment_id, run_id, bundle, saved)
+                proof = {BUNDLE_HASH_TAG: bundle_hash(saved)}
+            version = self._create_version(run_id, model, {**described, **proof})
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
         return version
 
-    def version_of(self, alias: Alias) -> str | None:
-        """The version an alias points to, None where there is none yet. Cheap enough to poll."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return str(self.client.get_model_version_by_alias(self.portfolio, alias).version)
-        except MlflowException as error:
-            # A missing alias is told apart from an outage by MLflow's wording only.
-            absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-            if error.error_code in absent and "not found" in str(error):
-                return None
-            raise
-
-    def load(self, version: str) -> Bundle:
-        """The bundle of a version, proved as in `Bundle.load`."""
-        with tempfile.TemporaryDirectory() as folder:
-            return Bundle.load(self.download(version, Path(folder)))
-
-    def download(self, version: str, to: Path) -> Path:
-        """Copy a version's bundle into `to` and give the folder it lies in.
-
-        Raises:
-            RegistryError: there is no such version, or its files cannot be fetched.
-        """
-        from mlflow.artifacts import download_artifacts
-        from mlflow.exceptions import MlflowException
-
-        to.mkdir(parents=True, exist_ok=True)
-        uri = self.home.tracking_uri
-        try:
-            files = self.client.get_model_version_download_uri(self.portfolio, version)
-            folder = download_artifacts(
-                artifact_uri=f"{files}/{BUNDLE_IN_MODEL}", dst_path=str(to), tracking_uri=uri
-            )
-        except (MlflowException, OSError) as error:
-            raise RegistryError(
-                f"version {version} of {self.portfolio} cannot be fetched from {_shown(uri)} "
-                f"({str(error).splitlines()[0]}); look at the version in the MLflow page, or "
-                "train again"
-            ) from error
-        return Path(folder)
-
     def promote(self, version: str) -> None:
         """Make a version champion, after loading it once to be sure it can be served."""
         self.load(version)
         self.client.set_registered_model_alias(self.portfolio, "champion", version)
-
-    def run_id(self, version: str) -> str:
-        """The MLflow run that trained a version."""
-        return str(self.client.get_model_version(self.portfolio, version).run_id)
-
-    def run_url(self, version: str) -> str | None:
-        """Link to the training's page where the store is an MLflow server, else None."""
-        if not self.home.tracking_uri.startswith("http"):
-            return None
-        run = self.client.get_run(self.run_id(version)).info
-        return f"{self.home.tracking_uri}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
 
     def _experiment_id(self) -> str:
         from mlflow.exceptions import MlflowException
@@ -202,7 +128,9 @@ class Registry:
                 (Path(folder) / name).write_bytes(picture)
             self.client.log_artifacts(run_id, folder, "pictures")
 
-    def _log_model(self, experiment_id: str, run_id: str, bundle: Bundle) -> LoggedModel:
+    def _log_model(
+        self, experiment_id: str, run_id: str, bundle: Bundle, saved: Path
+    ) -> LoggedModel:
         import mlflow
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
         from mlflow.models import Model
@@ -211,8 +139,7 @@ class Registry:
             experiment_id, name=self.portfolio, source_run_id=run_id, model_type="loan_platform"
         )
         with tempfile.TemporaryDirectory() as folder:
-            model, saved = Path(folder) / "model", Path(folder) / "bundle"
-            bundle.save(saved)
+            model = Path(folder) / "model"
             mlflow.pyfunc.save_model(
                 path=str(model),
                 python_model=str(Path(__file__).with_name("served.py")),
@@ -331,9 +258,3 @@ def _requirements(bundle: Bundle) -> list[str]:
 
     versions = {k: v for k, v in bundle.record.environment.items() if k != "python"}
     return [f"{name}=={v}" for name, v in {**versions, "mlflow": version("mlflow")}.items()]
-
-
-def _shown(uri: str) -> str:
-    """An address without the user and password it may carry."""
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

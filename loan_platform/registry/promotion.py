@@ -5,7 +5,7 @@ id, so no version of any time was fitted, calibrated or thresholded on one. Two 
 
 - *recent*: rows whose outcome became known after the champion was trained. They are today's
   applicants, and what a retrain is for. With at least `RECENT_ROWS` of them, and
-  `RECENT_OF_A_CLASS` of each outcome, they decide.
+  `LEAST_OF_A_CLASS` of each outcome, they decide.
 - *all*: every judge row known by now. They decide where recent rows are too few, and otherwise
   guard: what was gained lately may not be paid for by everyone else.
 
@@ -24,8 +24,11 @@ false promotions; conditions 1 and 3 only take away. A challenger that equals th
 gains of exactly 0 and is refused. Log loss is a way in of its own because a shift of the bad rate
 leaves the ranking, and so the AUC, as it was.
 
-A first champion has only to pass the floor. So has a challenger to a champion whose columns the
-contract no longer has: such a champion cannot be asked about today's rows, by us or by the service.
+A first champion has to pass the floor alone, but surely: the lower end of its AUC's interval
+reaches it, on at least `LEAST_OF_A_CLASS` judge rows of each outcome. So has a challenger to a
+champion whose columns the contract no longer has: such a champion cannot be asked about today's
+rows, by us or by the service. And so has a challenger that learnt from a real book, to a champion
+that learnt from a simulated one; the other way round, nothing is ever promoted.
 
 Here: the judgement. Not here: moving the alias (`models`).
 """
@@ -55,7 +58,7 @@ from loan_platform.training.rows import Rows, TrainingError, known_rows
 from loan_platform.training.split import part
 
 RECENT_ROWS = 300
-RECENT_OF_A_CLASS = 30
+LEAST_OF_A_CLASS = 30
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ def judge(
     """Decide by the module's rule, on the judge rows of `cleaned` with outcomes known by `as_of`.
 
     Raises:
-        TrainingError: there are no judge rows of both outcomes.
+        TrainingError: there are no judge rows of both outcomes, or the months changed while they
+            were read.
     """
     if challenger.record.contract_hash != contract.contract_hash:
         return Verdict(
@@ -131,17 +135,33 @@ def judge(
                 f"the contract is now {contract.contract_hash}; train again"
             ],
         )
-    rows = _judge_rows(challenger.contract, cleaned, as_of)
+    if champion and challenger.record.simulated and not champion.record.simulated:
+        return Verdict(
+            False,
+            [
+                "the challenger learnt from a simulated book, and the champion from a real one; "
+                "set LOAN_DATA_DIR to the folder of the real book, materialize its months again "
+                "and train again"
+            ],
+        )
+    rows = _judge_rows(contract, cleaned, as_of)
     probability = challenger.probability(rows.matrix, threads=duck.THREADS)
     if champion is None:
         return _first(contract, rows, probability, "there is no champion yet")
+    if champion.record.simulated and not challenger.record.simulated:
+        return _first(contract, rows, probability, "the champion learnt from a simulated book")
     if lacking := _lacking(champion.contract, contract):
         why = f"the champion needs {lacking}, which the contract no longer has"
         return _first(contract, rows, probability, why)
 
     asked = rows
     if champion.record.contract_hash != contract.contract_hash:
-        asked = _judge_rows(champion.contract, cleaned, as_of)
+        asked = _judge_rows(contract, cleaned, as_of, inputs_of=champion.contract)
+        if not np.array_equal(asked.application_id, rows.application_id):
+            raise TrainingError(
+                f"cleaned_features of {contract.name} changed while they were read; "
+                "materialize champion again once nothing else writes them"
+            )
     rival = champion.probability(asked.matrix, threads=duck.THREADS)
     return _decide(contract, champion, rows, probability, rival)
 
@@ -197,7 +217,7 @@ def _decide(
     trained = np.datetime64(champion.record.as_of.astimezone(dt.UTC).replace(tzinfo=None))
     recent = rows.known_at > trained
     bad, good = int(rows.outcome[recent].sum()), int((1 - rows.outcome[recent]).sum())
-    enough = bad + good >= RECENT_ROWS and min(bad, good) >= RECENT_OF_A_CLASS
+    enough = bad + good >= RECENT_ROWS and min(bad, good) >= LEAST_OF_A_CLASS
     everyone = compared(np.ones(len(rows), dtype=bool))
     deciding = compared(recent) if enough else everyone
     evidence = {
@@ -236,18 +256,27 @@ def _first(contract: Contract, rows: Rows, probability: np.ndarray, why: str) ->
     settings = contract.training
     reached = auc(rows.outcome, probability)
     low, high = auc_interval(rows.outcome, probability, settings.confidence, settings.seed)
-    promote = reached >= settings.floor_auc
-    verb = "reaches" if promote else "is below"
+    bad, good = int(rows.outcome.sum()), int((1 - rows.outcome).sum())
+    sure = low >= settings.floor_auc
+    reasons = [
+        f"{why}, so only the floor counts: AUC {reached:.4f} ({low:.4f} to {high:.4f}) on "
+        f"{len(rows):,} rows {'reaches' if sure else 'does not surely reach'} the floor of "
+        f"{settings.floor_auc:g}"
+    ]
+    enough = min(bad, good) >= LEAST_OF_A_CLASS
+    if not enough:
+        reasons.append(
+            f"refused: {bad} bad and {good} good loans are too few to judge on; at least "
+            f"{LEAST_OF_A_CLASS} of each are needed: ingest more months, or wait for outcomes"
+        )
     return Verdict(
-        promote,
-        [
-            f"{why}, so only the floor counts: AUC {reached:.4f} ({low:.4f} to {high:.4f}) on "
-            f"{len(rows):,} rows {verb} the floor of {settings.floor_auc:g}"
-        ],
+        sure and enough,
+        reasons,
         {
             "deciding_rows": "all",
             "all": {
                 "rows": len(rows),
+                "bad": bad,
                 "challenger_auc": reached,
                 "challenger_interval": [low, high],
             },
@@ -257,8 +286,13 @@ def _first(contract: Contract, rows: Rows, probability: np.ndarray, why: str) ->
     )
 
 
-def _judge_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime) -> Rows:
-    known = known_rows(contract, cleaned, as_of)
+def _judge_rows(
+    contract: Contract,
+    cleaned: dict[str, Path],
+    as_of: dt.datetime,
+    inputs_of: Contract | None = None,
+) -> Rows:
+    known = known_rows(contract, cleaned, as_of, inputs_of=inputs_of)
     rows = known.where(part(known.application_id) == "judge")
     if len(set(rows.outcome.tolist())) < 2:
         raise TrainingError(

@@ -16,9 +16,17 @@ import pyarrow.parquet as pq
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
 from loan_platform.contract.sql import features_sql, literal, matrix_sql
+from loan_platform.decisions.outcomes import made_by_model
 from loan_platform.engine import duck
 
-NEEDED = ("application_id", "applied_at", "outcome", "outcome_known_at", "outcome_source")
+NEEDED = (
+    "application_id",
+    "applied_at",
+    "origin",
+    "outcome",
+    "outcome_known_at",
+    "outcome_source",
+)
 
 
 class TrainingError(ValueError):
@@ -31,6 +39,7 @@ class Rows:
 
     `matrix` is float64 of shape (n, inputs), NaN where missing; `outcome` is 1 for bad, 0 for
     good; `month` is the month of application, YYYY-MM; `known_at` is datetime64[us], UTC.
+    `simulated`: they are of a stand-in book.
     """
 
     application_id: np.ndarray
@@ -38,6 +47,7 @@ class Rows:
     known_at: np.ndarray
     outcome: np.ndarray
     matrix: np.ndarray
+    simulated: bool
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -49,6 +59,7 @@ class Rows:
             self.known_at[mask],
             self.outcome[mask],
             self.matrix[mask],
+            self.simulated,
         )
 
     @property
@@ -75,15 +86,23 @@ def matured_months(contract: Contract, rows: Rows, as_of: dt.datetime) -> list[s
     return [month for month in months if middle(month) + maturity <= as_of] or months[-1:]
 
 
-def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime) -> Rows:
+def known_rows(
+    contract: Contract,
+    cleaned: dict[str, Path],
+    as_of: dt.datetime,
+    *,
+    inputs_of: Contract | None = None,
+) -> Rows:
     """Rows of the cleaned layer (month -> Parquet file) matured and known by `as_of`.
 
-    The matrix is made by `contract`, which may be another than the one the layer was made by,
-    as long as the layer has its feature columns: derived features are computed anew.
+    Which rows, `contract` says alone. The matrix is made by `inputs_of` where it is given: by the
+    contract of an older model, say, as long as the layer has its feature columns; derived
+    features are computed anew.
 
     Raises:
-        TrainingError: there are no months, a file lacks a column, or an outcome was made by a
-            model (a model that learns from its own answers confirms its own errors).
+        TrainingError: there are no months, a file lacks a column, an outcome was made by a
+            model (a model that learns from its own answers confirms its own errors), or some
+            rows are of a simulated book and some of a real one.
     """
     if as_of.tzinfo is None:
         raise ValueError(f"as_of {as_of} has no time zone; give UTC")
@@ -91,10 +110,14 @@ def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime)
         raise TrainingError(
             f"{contract.name} has no cleaned_features; materialize at least one month of it"
         )
-    _refuse_missing_columns(contract, cleaned)
+    asked = inputs_of or contract
+    _refuse_missing_columns(asked, cleaned)
     moment = literal(as_of.astimezone(dt.UTC).isoformat())
-    carried = ("application_id", "_month", "outcome", "outcome_known_at", "outcome_source")
-    inputs = features_sql(contract, "known", also=carried)
+    carried = (
+        *("application_id", "_month", "origin"),
+        *("outcome", "outcome_known_at", "outcome_source"),
+    )
+    inputs = features_sql(asked, "known", also=carried)
     table = duck.query(
         f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS _month\n"
         f"  FROM {duck.parquet(*cleaned.values())}\n"
@@ -102,23 +125,49 @@ def known_rows(contract: Contract, cleaned: dict[str, Path], as_of: dt.datetime)
         # Of younger loans only what went wrong early is known: they would all look bad.
         f"  AND applied_at + INTERVAL {contract.outcome.matures_after_days} DAY\n"
         f"    <= CAST({moment} AS TIMESTAMPTZ)\n"
-        f"), inputs AS (\n{inputs}\n), matrix AS (\n{matrix_sql(contract, 'inputs', carried)}\n)\n"
+        f"), inputs AS (\n{inputs}\n), matrix AS (\n{matrix_sql(asked, 'inputs', carried)}\n)\n"
         "SELECT * FROM matrix ORDER BY application_id, outcome_known_at"
     )
-    by_model = sum(source == "model" for source in table["outcome_source"].to_pylist())
-    if by_model:
-        raise TrainingError(
-            f"{by_model} rows of {contract.name} have an outcome made by a model "
-            "(outcome_source = 'model'); remove these outcomes, only observed ones are learnt from"
-        )
-    columns = [np.asarray(table[name], dtype=np.float64) for name in contract.model_inputs]
+    month = np.array(table["_month"].to_pylist(), dtype=object)
+    _refuse_outcomes_of_a_model(contract, table["outcome_source"].to_pylist())
+    simulated = _of_one_book(contract, np.array(table["origin"].to_pylist(), dtype=object), month)
+    columns = [np.asarray(table[name], dtype=np.float64) for name in asked.model_inputs]
     return Rows(
         application_id=np.array(table["application_id"].to_pylist(), dtype=object),
-        month=np.array(table["_month"].to_pylist(), dtype=object),
+        month=month,
         known_at=np.asarray(table["outcome_known_at"].cast("timestamp[us]"), "datetime64[us]"),
         outcome=np.asarray(table["outcome"], dtype=np.int64),
         matrix=np.column_stack(columns),
+        simulated=simulated,
     )
+
+
+def _refuse_outcomes_of_a_model(contract: Contract, sources: list[str]) -> None:
+    by_model = {source: sources.count(source) for source in set(sources) if made_by_model(source)}
+    if by_model:
+        named = ", ".join(repr(source) for source in sorted(by_model))
+        raise TrainingError(
+            f"{sum(by_model.values())} rows of {contract.name} have an outcome made by a model "
+            f"(outcome_source {named}); remove these outcomes, only observed ones are learnt from"
+        )
+
+
+def _of_one_book(contract: Contract, origin: np.ndarray, month: np.ndarray) -> bool:
+    """Whether the rows are of a simulated book; a model of both would be of neither."""
+    drawn, real = origin == "simulated", origin == "book"
+    if drawn.any() and real.any():
+        raise TrainingError(
+            f"{int(drawn.sum()):,} rows of {contract.name} are of a simulated book "
+            f"({_span(month[drawn])}) and {int(real.sum()):,} of a real one "
+            f"({_span(month[real])}); set LOAN_DATA_DIR to the folder of the real book and "
+            f"materialize raw_loans and cleaned_features of {_span(month[drawn])} again"
+        )
+    return bool(drawn.any())
+
+
+def _span(months: np.ndarray) -> str:
+    first, last = min(months), max(months)
+    return first if first == last else f"{first} to {last}"
 
 
 def _refuse_missing_columns(contract: Contract, cleaned: dict[str, Path]) -> None:

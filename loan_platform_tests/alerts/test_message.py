@@ -7,12 +7,13 @@ import pytest
 from loan_platform.alerts.message import failed_check, failed_run, overdue_asset
 
 
-def drift_alert(run_id: str = "run-1"):
+def drift_alert(run_id: str = "run-1", mend: str | None = None):
     return failed_check(
         asset=["credit_risk", "drift_report"],
         check="no_drift",
         partitions=["2025-04", "2025-05"],
         description="person_income moved: PSI 0.31",
+        mend=mend,
         warning=False,
         run_id=run_id,
         failed_at=1_700_000_000.25,
@@ -31,6 +32,11 @@ def test_a_failed_check_says_what_where_what_to_do_and_links_the_run():
         "See: http://127.0.0.1:3000/runs/run-1",
         "Key: check:credit_risk/drift_report:no_drift:run-1",
     ]
+
+
+def test_a_check_that_knows_what_to_do_is_quoted():
+    told = drift_alert(mend="read in the drift report what moved").body.splitlines()
+    assert "Do: read in the drift report what moved" in told
 
 
 def test_the_link_follows_the_configured_user_interface(monkeypatch: pytest.MonkeyPatch):

@@ -23,15 +23,23 @@ def at(text: str) -> dt.datetime:
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        ("2024-06-30T12:00", ("2024-05", "2024-06")),  # 46 days before is 15 May
-        ("2024-06-15T12:00", ("2024-04", "2024-06")),  # 45 days and the one that is not over
-        ("2024-06-16T12:00", ("2024-05", "2024-06")),
+        ("2024-06-30T12:00", ("2024-04", "2024-06")),  # 76 days before is 15 April
+        ("2024-07-15T12:00", ("2024-04", "2024-07")),  # 45 + 30 days and the one that is not over
+        ("2024-07-16T12:00", ("2024-05", "2024-07")),
         ("2024-01-05T00:00", ("2024-01", "2024-01")),  # not before the book begins
-        ("2025-01-01T00:00", ("2024-11", "2025-01")),
+        ("2025-01-01T00:00", ("2024-10", "2025-01")),
     ],
 )
-def test_months_stay_open_until_their_outcomes_matured(now: str, expected: tuple[str, str]):
+def test_months_stay_open_until_their_outcomes_are_reported(now: str, expected: tuple[str, str]):
     assert open_months(home_loans.contract(), at(now)) == expected
+
+
+def test_the_contract_says_how_late_an_outcome_may_come():
+    outcome = {"bad": ["defaulted"], "good": ["paid"], "matures_after_days": 45}
+    prompt = home_loans.contract(outcome={**outcome, "reported_within_days": 0})
+    assert open_months(prompt, at("2024-06-30T12:00"))[0] == "2024-05"
+    slow = home_loans.contract(outcome={**outcome, "reported_within_days": 100})
+    assert open_months(slow, at("2024-06-30T12:00"))[0] == "2024-02"
 
 
 def test_a_moment_of_another_zone_is_read_in_utc():
@@ -45,11 +53,12 @@ def test_the_schedule_asks_for_the_open_months_of_all_monthly_assets(home: Home)
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     context = dg.build_schedule_context(scheduled_execution_time=at("2024-06-30T02:00"))
     (request,) = schedule.evaluate_tick(context).run_requests or []
-    assert request.tags["dagster/asset_partition_range_start"] == "2024-05"
+    assert request.tags["dagster/asset_partition_range_start"] == "2024-04"
     assert request.tags["dagster/asset_partition_range_end"] == "2024-06"
     job = defs.resolve_job_def(schedule.job_name)
     selected = {key.path[-1] for key in job.asset_layer.executable_asset_keys}
     assert selected == set(MONTHLY_ASSETS)
+    assert "drift_report" not in selected, "a month is judged once, when it is over"
 
 
 class Nights:
@@ -100,6 +109,30 @@ def test_gaps_are_asked_for_once_a_night_where_their_inputs_are(
         assert a_month_later["decisions"] == {"2024-04"}
         assert a_month_later["raw_loans"] == {"2024-02", "2024-03", "2024-04"}
         assert months_of(instance, "home_loans", "raw_loans") == {"2024-01"}
+
+
+def test_a_month_is_judged_once_and_when_it_is_over(home: Home):
+    """The gap condition asks for its drift report in the first night after it."""
+    defs = definitions(home_loans.contract(), home)
+    with dg.DagsterInstance.ephemeral(settings={"telemetry": {"enabled": False}}) as instance:
+        nights = Nights(defs, instance)
+        nights.asked("2024-03-30T23:00")
+        recorded(instance, "feature_counts", "2024-01", "2024-02", "2024-03")
+        recorded(instance, "drift_report", "2024-01", "2024-02")
+        for asset in ("feature_bins", "champion", "baseline_stats"):
+            recorded(instance, asset)
+        assert "drift_report" not in nights.asked("2024-03-31T03:05")
+        assert nights.asked("2024-04-01T03:05")["drift_report"] == {"2024-03"}
+        recorded(instance, "drift_report", "2024-03")
+        recorded(instance, "feature_counts", "2024-03")  # an outcome came late
+        assert "drift_report" not in nights.asked("2024-04-02T03:05")
+
+
+def recorded(instance: dg.DagsterInstance, asset: str, *months: str) -> None:
+    for month in months or (None,):
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(dg.AssetKey(["home_loans", asset]), partition=month)
+        )
 
 
 def test_the_gap_condition_has_a_name_and_a_nightly_hour():

@@ -83,7 +83,10 @@ def test_sensors_schedule_and_check(location: dg.Definitions):
     (schedule,) = repository.schedule_defs
     assert schedule.name == "credit_risk_current_months"
     checks = location.resolve_asset_graph().asset_check_keys
-    assert {key.to_user_string() for key in checks} == {"credit_risk/drift_report:no_drift"}
+    assert {key.to_user_string() for key in checks} == {
+        "credit_risk/drift_report:no_drift",
+        "credit_risk/raw_loans:admitted",
+    }
 
 
 def test_the_model_is_trained_by_one_run_at_a_time(location: dg.Definitions):

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from loan_platform.components.book import bins_path
-from loan_platform.components.months import MONTHS_PER_RUN, monthly
+from loan_platform.components.checks_history import FailedCheck, failed_checks
+from loan_platform.components.months import MONTHS_PER_RUN, closed_monthly, monthly
 from loan_platform.contract import Contract
 from loan_platform.engine.files import write_text
 from loan_platform.engine.home import Home
@@ -49,6 +50,7 @@ def test_the_current_month_is_a_partition_and_runs_are_bounded(contract: Contrac
     assert keys[0] == "2024-01"
     assert keys == sorted(keys)
     assert keys[-1] == f"{dt.datetime.now(dt.UTC):%Y-%m}"
+    assert closed_monthly(contract).get_partition_keys() == keys[:-1]
     assert MONTHS_PER_RUN == 6
 
 
@@ -161,5 +163,106 @@ def test_what_another_library_says_of_a_row_is_not_repeated(
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     told = failure.step_failure_data.user_failure_data
     assert told is not None
-    assert "2024-01: ValidationError" in str(told.description)
-    assert "314159" not in str(told.description)
+    assert "2024-01: ValidationError, the run's log says where" in str(told.description)
+    logged = [entry.user_message for entry in held.all_logs(result.run_id)]
+    (january,) = [text for text in logged if text.startswith("2024-01: ValidationError")]
+    assert "book.py" in january
+    assert "314159" not in "".join([str(told.description), *logged])
+
+
+def admitted(held: dg.DagsterInstance) -> list[FailedCheck]:
+    return failed_checks(
+        held, dg.AssetCheckKey(dg.AssetKey([NAME, "raw_loans"]), "admitted"), since=0
+    )
+
+
+def spoil(file: Path, rows: int) -> None:
+    """The first `rows` applications of the file are for an amount no lender lends."""
+    header, *lines = file.read_text().splitlines()
+    at = header.split(",").index("loan amount")
+    for number, line in enumerate(lines[:rows]):
+        cells = line.split(",")
+        cells[at] = "77777777"
+        lines[number] = ",".join(cells)
+    file.write_text("\n".join([header, *lines]) + "\n")
+
+
+def test_months_of_which_too_little_is_admitted_are_reported(
+    contract: Contract, files: Path, home: Home, held: dg.DagsterInstance
+):
+    """More than a twentieth is refused: the check warns, and what was accepted goes on."""
+    defs = definitions(contract, home)
+    run(defs, held, NAME, "feature_bins")
+    assert run(defs, held, NAME, *BOOK, months=SPAN).success
+    assert admitted(held) == []
+
+    spoil(files / "2024-02.csv", 10)
+    spoil(files / "2024-03.csv", 2)  # of some fifty rows
+    spoil(files / "2024-04.csv", 1000)
+    assert run(defs, held, NAME, *BOOK, months=SPAN).success
+    (failed,) = admitted(held)
+    assert failed.partitions == ("2024-02", "2024-04")
+    assert failed.severity is dg.AssetCheckSeverity.WARN
+    february, april = str(failed.description).split("; ")
+    rows = len((files / "2024-02.csv").read_text().splitlines()) - 1
+    assert february.startswith(f"2024-02: 10 of {rows} rows lie in quarantine: ")
+    assert "loan amount" in february
+    assert february.endswith("(10)")
+    rows = len((files / "2024-04.csv").read_text().splitlines()) - 1
+    assert f"{rows} of {rows} rows" in april
+    assert "77777777" not in str(failed.description)
+    assert failed.metadata["largest_share"] == 1.0
+    assert failed.metadata["quarantined"] == 12 + rows
+    assert str(failed.mend).startswith("read the rows and their reasons in the quarantine files")
+    assert pq.read_metadata(home.partition(NAME, "cleaned_features", "2024-02")).num_rows > 0
+
+
+def test_the_contract_says_how_large_a_share_may_lie_in_quarantine(
+    contract: Contract, files: Path, home: Home, held: dg.DagsterInstance
+):
+    spoil(files / "2024-02.csv", 10)
+    lenient = contract.model_copy(update={"maximum_quarantine_share": 0.5})
+    run(definitions(lenient, home), held, NAME, "raw_loans", months=SPAN)
+    assert admitted(held) == []
+    spoil(files / "2024-02.csv", 1000)
+    nothing = contract.model_copy(update={"maximum_quarantine_share": 1.0})
+    run(definitions(nothing, home), held, NAME, "raw_loans", months=SPAN)
+    assert [one.partitions for one in admitted(held)] == [("2024-02",)], "none was accepted"
+
+
+def test_the_verdict_on_the_other_months_is_kept_when_one_fails(
+    contract: Contract, files: Path, home: Home, held: dg.DagsterInstance
+):
+    (files / "2024-01.csv").write_text("who,what\n1,2\n")
+    spoil(files / "2024-02.csv", 10)
+    assert not run(
+        definitions(contract, home), held, NAME, "raw_loans", months=SPAN, check=False
+    ).success
+    assert [one.partitions for one in admitted(held)] == [("2024-02",)]
+    assert months_of(held, NAME, "raw_loans") == {"2024-02", "2024-03", "2024-04"}
+
+
+def test_columns_the_contract_does_not_list_are_named(
+    contract: Contract, files: Path, home: Home, held: dg.DagsterInstance
+):
+    january = ("2024-01", "2024-01")
+    defs = definitions(contract, home)
+    run(defs, held, NAME, "raw_loans", months=january)
+    assert latest(held, NAME, "raw_loans")["columns_unlisted"] == "none"
+    lines = (files / "2024-01.csv").read_text().splitlines()
+    wider = [lines[0] + ",branch,agent", *(f"{line},7,x" for line in lines[1:])]
+    (files / "2024-01.csv").write_text("\n".join(wider) + "\n")
+    run(defs, held, NAME, "raw_loans", months=january)
+    assert latest(held, NAME, "raw_loans")["columns_unlisted"] == "branch, agent"
+
+
+@pytest.mark.parametrize("asset", ["decisions", "outcomes"])
+def test_a_month_of_the_log_that_cannot_be_kept_leaves_the_others(
+    asset: str, contract: Contract, home: Home, held: dg.DagsterInstance
+):
+    in_the_way = home.partition(NAME, asset, "2024-02")
+    in_the_way.mkdir(parents=True)
+    (in_the_way / "something").touch()
+    result = run(definitions(contract, home), held, NAME, asset, months=SPAN, check=False)
+    assert not result.success
+    assert months_of(held, NAME, asset) == {"2024-01", "2024-03", "2024-04"}

@@ -225,6 +225,41 @@ def test_months_the_model_was_trained_through_ask_for_nothing(platform: Platform
     assert platform.asks().tags[DRIFTED_PARTITION_TAG] == "2025-04"
 
 
+@everywhere
+def test_a_month_that_a_retrain_answered_fails_again_to_no_effect(platform: Platform):
+    """Its outcomes are not known yet, so the new model did not learn it; the next month is news."""
+    platform.trains()
+    platform.check_fails("2025-05")
+    platform.trains(platform.asks())
+    platform.check_fails("2025-05")
+    assert "a retrain has answered the drift of 2025-05 already" in platform.waits()
+    platform.check_fails("2025-04")
+    assert "a retrain has answered" in platform.waits()
+    platform.check_fails("2025-06")
+    assert platform.asks().tags[DRIFTED_PARTITION_TAG] == "2025-06"
+
+
+def test_a_retrain_that_failed_or_was_anothers_answers_no_month(platform: Platform):
+    platform.trains()
+    platform.check_fails("2025-05")
+    request = platform.asks()
+    foreign = dg.RunRequest(run_key="x", tags={**request.tags, RETRAIN_TAG: "other_book"})
+    platform.run_record(foreign, dg.DagsterRunStatus.SUCCESS)
+    platform.run_record(request, dg.DagsterRunStatus.FAILURE)
+    platform.check_fails("2025-05")
+    assert platform.asks()
+
+
+def test_a_retrain_for_a_failure_without_a_month_forgets_none(platform: Platform):
+    platform.trains()
+    platform.check_fails("2025-05")
+    platform.trains(platform.asks())
+    platform.check_fails()
+    platform.trains(platform.asks())
+    platform.check_fails("2025-05")
+    assert "a retrain has answered the drift of 2025-05 already" in platform.waits()
+
+
 def test_a_failure_that_names_no_month_counts(platform: Platform):
     platform.trains()
     platform.check_fails()
@@ -332,6 +367,32 @@ def test_the_decision_says_when_it_was_made_and_names_the_newest_failure():
     assert decision.run_key == "credit_risk:run:90.000000"
     asked = dt.datetime.fromisoformat(decision.tags[REQUESTED_AT_TAG])
     assert asked == dt.datetime.fromtimestamp(100, dt.UTC)
+
+
+@pytest.mark.parametrize(
+    ("trained", "answered", "drifted", "asks"),
+    [
+        (None, None, ("2025-05",), True),
+        ("2025-04", None, ("2025-05",), True),
+        ("2025-05", None, ("2025-05",), False),
+        (None, "2025-05", ("2025-05",), False),
+        ("2025-03", "2025-05", ("2025-05",), False),
+        ("2025-03", "2025-05", ("2025-04",), False),
+        ("2025-03", "2025-05", ("2025-05", "2025-06"), True),
+        ("2025-06", "2025-05", ("2025-06",), False),
+        ("2025-03", "2025-05", (), True),
+    ],
+)
+def test_a_month_is_asked_for_that_neither_model_nor_retrain_knows(
+    trained: str | None, answered: str | None, drifted: tuple[str, ...], asks: bool
+):
+    evidence = Evidence(
+        now=100.0,
+        failures=[failure(90.0, *drifted)],
+        trained_through=trained,
+        answered_through=answered,
+    )
+    assert isinstance(decide("credit_risk", 0, evidence), Retrain if asks else Wait)
 
 
 def test_the_cool_down_ends_when_it_is_over():

@@ -18,6 +18,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 
 from loan_platform.components.checks_history import failed_checks
 from loan_platform.engine.home import Home
+from loan_platform.registry.models import Registry
 from loan_platform_tests import home_loans
 from loan_platform_tests.components.running import bound, latest, months_of, run
 
@@ -93,11 +94,23 @@ def test_a_copied_yaml_is_a_portfolio(tmp_path: Path, home: Home, monkeypatch: p
             for row in home_loans.rows()
         ]
         home_loans.write_csv(tmp_path / "home_loans.csv", moved)
-        run(defs, held, NAME, *BOOK, months=("2024-08", "2024-08"))
-        run(defs, held, NAME, "drift_report", months=("2024-07", "2024-08"))
+        # One run over months that are open and the report of those that are over.
+        run(defs, held, NAME, *BOOK, "drift_report", months=("2024-07", "2024-08"))
         (failed,) = failed_checks(held, NO_DRIFT, since=0)
         assert failed.partitions == ("2024-08",)
         assert "debt-ratio" in str(failed.description)
+        assert "a challenger is trained by itself" in str(failed.mend)
+
+        # A month that cannot be judged hides no verdict on the others.
+        home.partition(NAME, "feature_counts", "2024-06").unlink()
+        told = failure_of(run(defs, held, NAME, "drift_report", months=SPAN, check=False))
+        assert told.startswith("1 of the run's months failed")
+        assert "2024-06: not counted in the present bins" in told
+        assert [one.partitions for one in failed_checks(held, NO_DRIFT, since=0)] == [
+            ("2024-08",),
+            ("2024-08",),
+        ]
+        run(defs, held, NAME, "feature_counts", months=("2024-06", "2024-06"))
 
         # Other bins: the baseline counted in the old ones is not compared with the new counts.
         job = defs.resolve_implicit_global_asset_job_def()
@@ -116,9 +129,19 @@ def test_a_copied_yaml_is_a_portfolio(tmp_path: Path, home: Home, monkeypatch: p
         run(defs, held, NAME, "baseline_stats")
         run(defs, held, NAME, "drift_report", months=SPAN)
 
+        # Another champion: the months are not compared with what the one before learnt from.
+        run(defs, held, NAME, "trained_model")
+        Registry(home, NAME).promote("2")
+        assert (
+            "baseline is what version 1 learnt from, but the champion is version 2; "
+            "materialize home_loans/baseline_stats again"
+        ) in failure_of(run(defs, held, NAME, "drift_report", months=SPAN, check=False))
+        run(defs, held, NAME, "baseline_stats")
+        run(defs, held, NAME, "drift_report", months=SPAN)
+
         run(defs, held, NAME, "loan_service")
         bento = latest(held, NAME, "loan_service")
-        assert bento["champion_version"] == "1"
+        assert bento["champion_version"] == "2"
         assert Path(bento["path"]).is_relative_to(home.bentoml)
 
 

@@ -106,8 +106,10 @@ def test_the_example_is_a_valid_application() -> None:
         ("applied_at", "2025-01-31", "not a valid time"),
         ("applied_at", "2025-01-31T12:00:00", "not a valid time"),
         ("applied_at", 1738324800, "not a valid time"),
-        ("applied_at", "0001-01-01T00:00:00+14:00", "not a valid time"),
-        ("applied_at", "9999-12-31T23:59:59-12:00", "not a valid time"),
+        ("applied_at", "2023-12-31T23:59:59Z", "before the book begins"),
+        ("applied_at", "2024-01-01T00:30:00+01:00", "before the book begins"),
+        ("applied_at", "0001-01-01T00:00:00+14:00", "before the book begins"),
+        ("applied_at", "9999-12-31T23:59:59-12:00", "in the future"),
     ],
 )
 def test_what_is_wrong_is_named(field: str, value: object, problem: str) -> None:
@@ -151,6 +153,20 @@ def test_id_and_time_are_kept_or_made() -> None:
     first, second = (REQUEST.model_validate_json(json.dumps(with_change())) for _ in range(2))
     assert first.application_id != second.application_id
     assert abs(dt.datetime.now(dt.UTC) - first.applied_at) < dt.timedelta(minutes=1)
+
+
+def test_a_time_lies_between_the_first_day_of_the_book_and_tomorrow() -> None:
+    first = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+    now = dt.datetime.now(dt.UTC)
+    for moment in (first, now, now + dt.timedelta(hours=23)):
+        body = with_change(applied_at=moment.isoformat())
+        assert REQUEST.model_validate_json(json.dumps(body)).applied_at == moment
+    for moment, what in ((first, "before the book begins"), (now, "in the future")):
+        away = dt.timedelta(seconds=-1) if moment is first else dt.timedelta(hours=25)
+        body = with_change(applied_at=(moment + away).isoformat())
+        assert problems_of(body) == {"applied_at": what}
+    described = REQUEST.model_json_schema()["properties"]["applied_at"]["description"]
+    assert "Not before 2024-01-01" in described
 
 
 def test_a_column_may_have_any_name() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,17 +30,22 @@ BOOK = ("raw_loans", "cleaned_features", "feature_counts")
 MODEL = ("trained_model", "champion", "baseline_stats", "loan_service")
 GAPPY, STEADY = months("gappy"), months("steady")
 POISONED = GAPPY[2]
-DRIFTED = STEADY[-1]
+DRIFTED = STEADY[-2]  # the last month that is over
+
+ALERTS = {"gappy: a run failed": 1, "steady: check no_drift failed on drift_report": 1}
 
 
 @dataclass
 class Stage:
-    """What the tests watch: the daemon, the receiver, the books, and what was set going."""
+    """What the tests watch: the daemon, the receiver, and what was set going.
+
+    `beside_the_poison`: months that are there when the poisoned one has failed; it is mended then.
+    """
 
     dev: DagsterDev
     receiver: HttpReceiver
-    books: Path
     backfill: str
+    beside_the_poison: Future[set[str]]
     drift_run: str
 
 
@@ -47,7 +53,8 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """`gappy` is being backfilled with a poisoned month; `steady` has a champion and then drifts.
 
-    The receiver of alerts is down.
+    The receiver of alerts is down. Daemons have half a minute to wait for a backfill, a whole one
+    for a gap: these pass side by side, and while the champion is trained.
     """
     root = tmp_path_factory.mktemp("daemon")
     books = root / "books"
@@ -65,18 +72,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             "LOAN_PLATFORM_ALERT_URLS": receiver.url,
             "LOAN_PLATFORM_GAPS_CRON": "* * * * *",
         }
-        with dagster_dev(home, LOCATION, settings) as dev:
-            dev.stop_sensor("partition_gaps")
+        with dagster_dev(home, LOCATION, settings) as dev, ThreadPoolExecutor(1) as beside:
             here = InThisProcess()
             here.materialize("gappy", "feature_bins")
             backfill = dev.launch_backfill([f"gappy/{name}" for name in SNAPSHOTS + BOOK], GAPPY)
+            poison = beside.submit(mend_the_poison, dev, books)
             here.materialize("steady", "feature_bins")
-            here.materialize("steady", *SNAPSHOTS, *BOOK, range_of=STEADY[:-1])
-            here.materialize("steady", *MODEL)
-            here.materialize("steady", "drift_report", range_of=STEADY[:-1])
+            here.materialize("steady", *SNAPSHOTS, *BOOK, range_of=STEADY[:-2])
+            here.materialize("steady", *MODEL[:-1])  # the retrain packages what it trains
             monthly = [f"steady/{name}" for name in (*SNAPSHOTS, *BOOK, "drift_report")]
             drift_run = dev.launch_run(monthly, DRIFTED)
-            yield Stage(dev, receiver, books, backfill, drift_run)
+            here.materialize("steady", "drift_report", range_of=STEADY[-3:-2])
+            here.materialize("steady", *SNAPSHOTS, *BOOK, range_of=STEADY[-1:])
+            yield Stage(dev, receiver, backfill, poison, drift_run)
 
 
 class InThisProcess:
@@ -99,39 +107,22 @@ class InThisProcess:
         self.job.execute_in_process(instance=self.instance, asset_selection=selection, tags=tags)
 
 
-@pytest.fixture(scope="module")
-def beside_the_poison(stage: Stage) -> set[str]:
-    """Months that were there when the poisoned one had failed; then its file is mended."""
-
-    def failed() -> list[str]:
-        return stage.dev.partitions("gappy/raw_loans", "FAILED")
-
-    assert stage.dev.wait_for("the poisoned month fails", failed, 120) == [POISONED]
-    beside = set(stage.dev.partitions("gappy/feature_counts"))
-    write_month(stage.books, "gappy", POISONED)
-    stage.dev.start_sensor("partition_gaps")
+def mend_the_poison(dev: DagsterDev, books: Path) -> set[str]:
+    """Mend the poisoned month once it has failed; the months that were there by then."""
+    failed = dev.wait_for(
+        "the poisoned month fails", lambda: dev.partitions("gappy/raw_loans", "FAILED"), 120
+    )
+    assert failed == [POISONED]
+    beside = set(dev.partitions("gappy/feature_counts"))
+    write_month(books, "gappy", POISONED)
+    dev.start_sensor("partition_gaps")
     return beside
 
 
-def test_a_poisoned_month_does_not_take_down_those_in_its_run(beside_the_poison: set[str]):
-    assert set(GAPPY[:6]) - {POISONED} <= beside_the_poison
-    assert POISONED not in beside_the_poison
-
-
-def test_a_failed_drift_check_leads_to_exactly_one_retrain(stage: Stage):
-    def retrained() -> list[dict[str, Any]]:
-        runs = stage.dev.runs(loan__retrain="steady")
-        return [run for run in runs if run["status"] in ("SUCCESS", "FAILURE")]
-
-    stage.dev.wait_for("the retrain ends", retrained, 180)
-    (run,) = stage.dev.runs(loan__retrain="steady")
-    assert run["status"] == "SUCCESS"
-    assert run["tags"]["loan/trigger_run"] == stage.drift_run
-    assert run["tags"]["loan/trigger_check"] == "steady/drift_report:no_drift"
-    assert run["tags"]["loan/drifted_partition"] == DRIFTED
-    assert {"/".join(asset["key"]["path"]) for asset in run["assets"]} == {
-        f"steady/{name}" for name in MODEL
-    }
+def test_a_poisoned_month_does_not_take_down_those_in_its_run(stage: Stage):
+    beside = stage.beside_the_poison.result()
+    assert set(GAPPY[:6]) - {POISONED} <= beside
+    assert POISONED not in beside
 
 
 def test_a_backfill_of_24_months_goes_in_bounded_runs(stage: Stage):
@@ -150,19 +141,7 @@ def test_a_backfill_of_24_months_goes_in_bounded_runs(stage: Stage):
     assert max(spans) <= MONTHS_PER_RUN
 
 
-def test_the_gap_schedule_fills_the_month_once_its_file_is_mended(
-    stage: Stage, beside_the_poison: set[str]
-):
-    def filled() -> bool:
-        return all(stage.dev.partitions(f"gappy/{name}") == GAPPY for name in BOOK)
-
-    stage.dev.wait_for("every month of the book is there", filled, 200)
-    assert stage.dev.partitions("gappy/raw_loans", "FAILED") == []
-
-
-def test_alerts_arrive_once_each_although_the_receiver_was_down(
-    stage: Stage, beside_the_poison: set[str]
-):
+def test_alerts_arrive_once_each_although_the_receiver_was_down(stage: Stage):
     def told() -> str:
         return str(stage.dev.sensor("alerts")["ticks"][0]["skipReason"])
 
@@ -170,14 +149,35 @@ def test_alerts_arrive_once_each_although_the_receiver_was_down(
     stage.receiver.up()
     stage.dev.wait_for("the alerts arrive", lambda: len(stage.receiver.messages) >= 2, 60)
     stage.dev.wait_for("the sensor is done", lambda: told() == "json #1: 0 told", 60)
-    assert Counter(stage.receiver.titles) == {
-        "gappy: a run failed": 1,
-        "steady: check no_drift failed on drift_report": 1,
+    assert Counter(stage.receiver.titles) == ALERTS
+
+
+def test_the_gap_schedule_fills_the_month_once_its_file_is_mended(stage: Stage):
+    def filled() -> bool:
+        return all(stage.dev.partitions(f"gappy/{name}") == GAPPY for name in BOOK)
+
+    stage.dev.wait_for("every month of the book is there", filled, 200)
+    assert stage.dev.partitions("gappy/raw_loans", "FAILED") == []
+
+
+def test_a_failed_drift_check_leads_to_exactly_one_retrain(stage: Stage):
+    def retrained() -> list[dict[str, Any]]:
+        runs = stage.dev.runs(loan__retrain="steady")
+        return [run for run in runs if run["status"] in ("SUCCESS", "FAILURE")]
+
+    stage.dev.wait_for("the retrain ends", retrained, 180)
+    (run,) = stage.dev.runs(loan__retrain="steady")
+    assert run["status"] == "SUCCESS"
+    assert run["tags"]["loan/trigger_run"] == stage.drift_run
+    assert run["tags"]["loan/trigger_check"] == "steady/drift_report:no_drift"
+    assert run["tags"]["loan/drifted_partition"] == DRIFTED
+    assert {"/".join(asset["key"]["path"]) for asset in run["assets"]} == {
+        f"steady/{name}" for name in MODEL
     }
 
 
-def test_no_second_retrain_follows(stage: Stage):
-    """The sensor has ticked on after the retrain, and waits."""
+def test_no_second_retrain_and_no_other_alert_follows(stage: Stage):
+    """The sensors have ticked on after the retrain and the gaps, and wait."""
 
     def said() -> bool:
         ticks = stage.dev.sensor("steady_retrain_on_drift")["ticks"]
@@ -185,3 +185,4 @@ def test_no_second_retrain_follows(stage: Stage):
 
     stage.dev.wait_for("the sensor waits", said, 60)
     assert len(stage.dev.runs(loan__retrain="steady")) == 1
+    assert Counter(stage.receiver.titles) == ALERTS

@@ -1,16 +1,28 @@
-"""The count without SQL: binary search in the edges, or a dictionary.
+"""Counting a table for a test: through the real scan, or without SQL.
 
-Independent of what it checks, and fast where thousands of windows are drawn from one table.
+`Counter` uses binary search in the edges, or a dictionary: independent of what it checks, and
+fast where thousands of windows are drawn from one table.
 """
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from loan_platform.contract import Contract
 from loan_platform.drift.counts import SCHEMA, Bins, CategoryBins, NumericBins, count
+
+
+def count_table(contract: Contract, bins: Bins, table: pa.Table) -> pa.Table:
+    """Counts of a table's rows, as `drift.counts.count` gives them of a file with them."""
+    with tempfile.TemporaryDirectory() as folder:
+        pq.write_table(table, Path(folder) / "table.parquet")
+        return count(contract, bins, [Path(folder) / "table.parquet"])
 
 
 class Counter:

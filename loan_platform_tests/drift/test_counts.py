@@ -20,14 +20,13 @@ from loan_platform.drift.counts import (
     by_feature,
     count,
     count_sql,
-    count_table,
     decision_bins,
     fit_bins,
     merge,
     total,
 )
 from loan_platform_tests.drift.conftest import applications
-from loan_platform_tests.drift.counting import Counter
+from loan_platform_tests.drift.counting import Counter, count_table
 
 
 def test_equals_an_independent_count(contract: Contract, book: pa.Table) -> None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from loan_platform.contract import Contract
-from loan_platform.drift.counts import CountsError, count, count_table, fit_bins
+from loan_platform.drift.counts import CountsError, count, fit_bins
 from loan_platform.drift.report import (
     DriftReport,
     FeatureDrift,
@@ -19,7 +19,7 @@ from loan_platform.drift.report import (
     picture,
 )
 from loan_platform_tests.drift.conftest import INTENTS, applications
-from loan_platform_tests.drift.counting import Counter
+from loan_platform_tests.drift.counting import Counter, count_table
 
 
 def replace(table: pa.Table, **columns: object) -> pa.Table:

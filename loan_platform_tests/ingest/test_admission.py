@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 
 from loan_platform.contract import Contract
+from loan_platform.contract.calendar import keys, partition_key
 from loan_platform.decisions.log import SCHEMA as DECISIONS
 from loan_platform.engine.files import write_parquet
 from loan_platform.engine.home import Home
 from loan_platform.ingest.cleaning import book_features, clean
-from loan_platform.ingest.source import locate, open_book
+from loan_platform.ingest.source import SourceError, locate, open_book
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
     DEALT,
@@ -111,7 +112,7 @@ def test_duplicates_may_be_kept_with_ids_of_their_own(small: Path, home: Home):
     taken = take_in(keeping, home)
     assert (taken.rows, len(taken.accepted), taken.quarantined) == (4, 4, [])
     same = sorted(row["application_id"] for row in taken.accepted if row["amount"] == 5)
-    assert same == [same[0], f"{same[0]}-2", f"{same[0]}-3"]
+    assert same == [same[0], f"{same[0]}#2", f"{same[0]}#3"]
 
 
 def test_a_second_run_writes_the_same_bytes(small: Path, home: Home):
@@ -144,6 +145,52 @@ def test_rows_are_placed_by_date_and_those_outside_say_so(tmp_path: Path, home: 
         "H-00003": "applied_at: not a date",
     }
     assert all(f"{row['applied_at']:%H:%M}" == "00:00" for row in taken.accepted)
+
+
+def test_no_row_of_a_file_is_in_no_partition(tmp_path: Path, home: Home):
+    """A date that is not reached yet, or a line that cannot be read, still lies in a month."""
+    rows = home_loans.rows(60)
+    rows[10]["applied_at"], rows[20]["applied_at"] = "3024-01-01", "never"
+    contract = home_loans_in(tmp_path, rows)
+    book = tmp_path / "home_loans.csv"
+    with book.open("a", encoding="utf-8") as file:
+        file.write("a line of another file\n")
+    now = dt.datetime.now(dt.UTC)
+    first = contract.time.first_day
+    months = keys(first, (now.year - first.year) * 12 + now.month - first.month + 1)
+    taken = take_in(contract, home, months)
+    assert taken.rows == 61
+    assert (len(taken.accepted), len(taken.quarantined)) == (58, 3)
+    assert taken.reasons[f"dated outside {months[-1]}"] == 1
+
+
+def test_the_same_key_in_another_month_is_a_duplicate(tmp_path: Path, home: Home):
+    rows = home_loans.rows(4)
+    for row, day in zip(
+        rows, ["2024-01-05", "2024-02-05", "2024-03-05", "2024-04-05"], strict=True
+    ):
+        row["applied_at"] = day
+    rows[2]["application_id"] = rows[0]["application_id"]
+    taken = take_in(home_loans_in(tmp_path, rows), home)
+    assert len(taken.accepted) == 3
+    (again,) = taken.quarantined
+    assert again["_reason"].startswith("duplicate of row 1")
+
+
+def test_a_corrected_outcome_moves_a_row_nowhere(small: Path, home: Home):
+    small.write_text(small_book(*good_lines(30), "5,1,car,0"))
+    before = {row["application_id"]: row["applied_at"] for row in take_in(DEALT, home).accepted}
+    small.write_text(small_book(*good_lines(30), "5,1,car,1"))
+    after = {row["application_id"]: row["applied_at"] for row in take_in(DEALT, home).accepted}
+    assert before == after
+
+
+def test_the_file_of_a_month_that_is_not_over_may_be_missing(tmp_path: Path, home: Home):
+    contract = home_loans.contract(source={"path": str(tmp_path / "{partition}.csv")})
+    now = partition_key(dt.datetime.now(dt.UTC))
+    assert take_in(contract, home, [now]).rows == 0
+    with pytest.raises(SourceError, match="file of 2024-03 is missing"):
+        take_in(contract, home, ["2024-03"])
 
 
 def test_a_row_in_another_months_file_says_so(tmp_path: Path, home: Home):

@@ -65,7 +65,7 @@ def test_a_malformed_line_is_quarantined_alone(case: str, at: str, data: Path, h
     assert (taken.rows, len(taken.accepted)) == (41, 40)
     assert taken.reasons == reasons
     (refused,) = taken.quarantined
-    assert refused["_row"] == place + 2  # the header is line 1
+    assert refused["_line_number"] == place + 2  # the header is line 1
     assert refused["_line"] == lines[0]
 
 
@@ -75,7 +75,7 @@ def test_a_quote_that_is_never_closed_loses_no_line(data: Path, home: Home):
     (data / "small.csv").write_text(small_book(*good[:10], '5,1,"car,0', *good[10:]))
     taken = take_in(REPLAYED, home)
     assert (taken.rows, len(taken.accepted), len(taken.quarantined)) == (41, 10, 31)
-    assert sorted(row["_row"] for row in taken.quarantined) == list(range(12, 43))
+    assert sorted(row["_line_number"] for row in taken.quarantined) == list(range(12, 43))
     assert set(taken.reasons) == {"malformed line: unquoted value"}
 
 
@@ -291,4 +291,5 @@ def test_dates_place_rows_and_none_is_without_a_month(tmp_path: Path, home: Home
     ]
     contract = home_loans_in(tmp_path, rows)
     with open_book(contract, locate(contract, home)) as book:
+        # Without a usable date of its own, a row lies where the one above it does.
         assert book.months() == {"2024-01": 4, "2024-02": 2}

@@ -54,7 +54,7 @@ def test_a_shift_leads_to_a_new_champion_that_the_running_service_follows(
 
     # A calm month alarms nobody; the shifted ones name what moved.
     assert said["2025-01 drift"] == "none"
-    assert "loan_amnt" in said["2025-02 drift"]
+    assert "person_income" in said["2025-02 drift"]
     # No outcome of the shift is known at first, so no challenger can prove itself; then one can.
     assert "refused" in said["2025-02 retrained"]
     assert "promoted" in said["2025-03 retrained"]

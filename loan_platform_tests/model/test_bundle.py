@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from loan_platform.contract import Contract
-from loan_platform.model.bundle import Bundle, BundleError, Calibrator
+from loan_platform.model.bundle import Bundle, BundleError, Calibrator, bundle_hash
 from loan_platform_tests.service.bundles import bundle as small_bundle
 
 
@@ -94,6 +94,18 @@ def rewrite(folder: Path, change: dict[str, object]) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["bundle.json"] = hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_the_hash_is_of_every_file(credit_risk: Contract, saved: Path, tmp_path: Path) -> None:
+    again, other = tmp_path / "again", tmp_path / "other"
+    small_bundle(credit_risk, seed=3).save(again)
+    small_bundle(credit_risk, seed=4).save(other)
+    assert bundle_hash(saved) == bundle_hash(again)
+    assert len({bundle_hash(saved), bundle_hash(other)}) == 2
+    rewrite(again, {"policy": Bundle.load(other).policy.model_dump(mode="json")})
+    assert bundle_hash(again) != bundle_hash(saved)
+    with pytest.raises(BundleError, match=r"manifest.json: cannot be read"):
+        bundle_hash(tmp_path)
 
 
 def test_a_machine_that_computes_otherwise_is_found_by_the_golden_rows(saved: Path) -> None:

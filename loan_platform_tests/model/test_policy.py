@@ -11,11 +11,13 @@ from loan_platform.model.policy import Policy
 probabilities = st.floats(0, 1)
 
 
-@given(probabilities, probabilities, probabilities)
-def test_each_probability_gets_the_band_it_lies_in(t: float, margin: float, p: float) -> None:
-    policy = Policy.around(t, margin)
+@given(st.tuples(probabilities, probabilities, probabilities), probabilities)
+def test_each_probability_gets_the_band_it_lies_in(
+    edges: tuple[float, float, float], p: float
+) -> None:
+    low, t, high = sorted(edges)
+    policy = Policy.banded(t, low, high)
     decided, label = policy.decide(np.array([p]))[0], policy.label(np.array([p]))[0]
-    low, high = max(0.0, t - margin), min(1.0, t + margin)
     assert decided == ("approve" if p < low else "refer" if p < high else "decline")
     assert label == (p >= t)
 
@@ -43,7 +45,7 @@ def test_gaps_and_overlaps_are_refused(
 
 
 def test_the_hash_is_of_what_it_decides() -> None:
-    policy = Policy.around(0.3, 0.05)
+    policy = Policy.banded(0.3, 0.25, 0.35)
     assert policy.policy_hash == Policy.model_validate_json(policy.model_dump_json()).policy_hash
     assert len(policy.policy_hash) == 12
-    assert policy.policy_hash != Policy.around(0.3, 0.06).policy_hash
+    assert policy.policy_hash != Policy.banded(0.3, 0.25, 0.36).policy_hash

@@ -17,7 +17,7 @@ from loan_platform_tests.training.conftest import months as months
 
 @pytest.fixture(scope="session")
 def trained(months: dict[str, Path]) -> Trained:
-    return train(home_loans.contract(), months, AS_OF, simulated=True)
+    return train(home_loans.contract(), months, AS_OF)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from loan_platform.engine.home import Home
-from loan_platform.model.bundle import BundleError
-from loan_platform.registry.models import Registry, RegistryError, example_frame, predict_frame
+from loan_platform.model.bundle import BundleError, bundle_hash
+from loan_platform.registry.models import Registry, example_frame, predict_frame
+from loan_platform.registry.versions import RegistryError, Version, Versions
 from loan_platform.training.rows import known_rows
 from loan_platform.training.train import Trained
 from loan_platform_tests import home_loans
@@ -70,6 +71,10 @@ def test_promote_load_and_download_give_the_bundle_that_was_registered(
     assert loaded.record == trained.bundle.record
     folder = registry.download(second, tmp_path / "here")
     assert (folder / "manifest.json").is_file()
+    # A service reads by the same names, and tells the version by its files too.
+    reader = Versions(registry.home, "home_loans")
+    assert reader.named("champion") == Version(first, bundle_hash(folder))
+    assert reader.version_of("challenger") == second
     with pytest.raises(RegistryError, match="version 9 of home_loans cannot be fetched"):
         registry.load("9")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
@@ -42,7 +43,12 @@ def blinded(bundle: Bundle, months: dict[str, Path], as_of: dt.datetime, share: 
     return dataclasses.replace(bundle, booster_text=booster.model_to_string(), record=record)
 
 
-def test_a_first_champion_has_to_pass_the_floor_only(
+def with_floor(floor: float) -> Contract:
+    training = CONTRACT.training.model_copy(update={"floor_auc": floor})
+    return CONTRACT.model_copy(update={"training": training})
+
+
+def test_a_first_champion_has_to_pass_the_floor_surely(
     trained: Trained, months: dict[str, Path]
 ) -> None:
     verdict = judge(CONTRACT, trained.bundle, None, months, AS_OF)
@@ -51,10 +57,30 @@ def test_a_first_champion_has_to_pass_the_floor_only(
     assert verdict.evidence["all"]["challenger_auc"] == pytest.approx(
         trained.bundle.record.metrics["auc"]
     )
-    strict = CONTRACT.model_copy(
-        update={"training": CONTRACT.training.model_copy(update={"floor_auc": 0.99})}
-    )
-    assert not judge(strict, trained.bundle, None, months, AS_OF).promote
+    low, high = verdict.evidence["all"]["challenger_interval"]
+    assert low < verdict.evidence["all"]["challenger_auc"] < high
+    assert judge(with_floor(low), trained.bundle, None, months, AS_OF).promote
+    refused = judge(with_floor(low + 0.001), trained.bundle, None, months, AS_OF)
+    assert not refused.promote
+    assert "does not surely reach the floor" in refused.reasons[0]
+
+
+def test_a_first_champion_is_not_judged_on_a_handful_of_bad_loans(
+    trained: Trained, months: dict[str, Path], tmp_path: Path
+) -> None:
+    table = pa.concat_tables([pq.read_table(file) for file in months.values()])
+    rows = known_rows(CONTRACT, months, AS_OF)
+    probability = trained.bundle.probability(rows.matrix)
+    judged = part(rows.application_id) == "judge"
+    bad = rows.application_id[judged & (rows.outcome == 1)]
+    surest = bad[np.argsort(-probability[judged & (rows.outcome == 1)])[:29]]
+    left_out = pc.is_in(table["application_id"], pa.array([*set(bad) - set(surest)]))
+    files = write_months(table.filter(pc.invert(left_out)), tmp_path)
+    verdict = judge(CONTRACT, trained.bundle, None, files, AS_OF)
+    assert verdict.evidence["all"]["challenger_interval"][0] > CONTRACT.training.floor_auc
+    assert not verdict.promote
+    assert "29 bad" in verdict.reasons[-1]
+    assert "at least 30 of each are needed" in verdict.reasons[-1]
 
 
 def test_a_tie_is_refused(trained: Trained, months: dict[str, Path]) -> None:
@@ -137,6 +163,48 @@ def test_a_champion_of_another_contract_is_asked_with_its_own_matrix(
     verdict = judge(CONTRACT, trained.bundle, champion, months, AS_OF)
     reached = verdict.evidence["all"]["champion_auc"]
     assert reached == pytest.approx(champion.record.metrics["auc"])
+
+
+def test_a_champion_of_another_maturity_answers_the_rows_of_today(tmp_path: Path) -> None:
+    file = home_loans.write_csv(tmp_path / "home_loans.csv", home_loans.rows(4000, seed=3))
+    sooner = CONTRACT.model_copy(
+        update={"outcome": CONTRACT.outcome.model_copy(update={"matures_after_days": 10})}
+    )
+    as_of = dt.datetime(2024, 8, 1, tzinfo=dt.UTC)
+    for before, now in ((CONTRACT, sooner), (sooner, CONTRACT)):
+        made = [
+            write_months(cleaned_table(one, file), tmp_path / str(one.outcome.matures_after_days))
+            for one in (before, now)
+        ]
+        champion = train(before, made[0], as_of).bundle
+        challenger = train(now, made[1], as_of).bundle
+        verdict = judge(now, challenger, champion, made[1], as_of)
+        known = known_rows(now, made[1], as_of)
+        rows = known.where(part(known.application_id) == "judge")
+        found = verdict.evidence["all"]
+        assert found["rows"] == len(rows)
+        for name, bundle in (("challenger", challenger), ("champion", champion)):
+            reached = roc_auc_score(rows.outcome, bundle.probability(rows.matrix))
+            assert found[f"{name}_auc"] == pytest.approx(reached)
+
+
+def of_a_book(bundle: Bundle, simulated: bool) -> Bundle:
+    record = bundle.record.model_copy(update={"simulated": simulated})
+    return dataclasses.replace(bundle, record=record)
+
+
+def test_a_model_of_a_simulated_book_yields_to_one_of_a_real_book_and_never_displaces_it(
+    trained: Trained, months: dict[str, Path]
+) -> None:
+    weak = blinded(trained.bundle, months, AS_OF, share=0.9)
+    drawn, real = of_a_book(trained.bundle, True), of_a_book(weak, False)
+    down = judge(CONTRACT, drawn, real, months, AS_OF)
+    assert not down.promote
+    assert "learnt from a simulated book, and the champion from a real one" in down.reasons[0]
+    equal = of_a_book(trained.bundle, False)
+    up = judge(CONTRACT, equal, drawn, months, AS_OF)
+    assert up.promote
+    assert "the champion learnt from a simulated book, so only the floor" in up.reasons[0]
 
 
 def test_a_champion_that_needs_a_column_no_longer_there_yields_to_the_floor(

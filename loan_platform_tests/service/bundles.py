@@ -77,7 +77,7 @@ def bundle(contract: Contract, seed: int = 0, trees: int = 20) -> Bundle:
     )
     return Bundle(
         contract=contract,
-        policy=Policy.around(0.3 + seed / 1000, 0.1),
+        policy=Policy.banded(0.3 + seed / 1000, 0.2, 0.4),
         calibrator=Calibrator(slope=1.0 + seed / 100, intercept=0.0),
         record=record,
         booster_text=booster.model_to_string(),
@@ -98,6 +98,7 @@ def cleaned_layer(
         [
             ("application_id", pa.string()),
             ("applied_at", pa.timestamp("us", tz="UTC")),
+            ("origin", pa.string()),
             ("outcome", pa.int64()),
             ("outcome_known_at", pa.timestamp("us", tz="UTC")),
             ("outcome_source", pa.string()),
@@ -111,6 +112,7 @@ def cleaned_layer(
             {
                 "application_id": f"a-{n}",
                 "applied_at": moment,
+                "origin": "simulated",
                 "outcome": int(
                     random.random() < (0.5 if rows[n]["loan_intent"] == "MEDICAL" else 0.1)
                 ),

@@ -282,13 +282,24 @@ def test_the_description_fits_what_is_served(desk: Desk, credit_risk: Contract) 
     document = desk.request("GET", "/openapi.json").json()
     content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
     schemas = document["components"]["schemas"]
-    assert credit_risk.title == document["info"]["title"]
-    assert "simulated" in document["info"]["description"]
+    assert document["info"]["title"] == f"{credit_risk.title} (SIMULATED)"
+    assert "SIMULATED" in document["info"]["description"]
+    assert "(SIMULATED)</title>" in desk.request("GET", "/docs").text
     jsonschema.validate(content["example"], schemas["Application"])
     response = desk.predict(content["example"])
     assert response.status_code == 200
     jsonschema.validate(response.json(), schemas["Decision"])
     jsonschema.validate(desk.predict({}).json(), schemas["Refusal"])
+
+
+def test_a_model_of_a_real_book_is_not_called_simulated(
+    open_desk: Callable[..., Desk], champion: Champion, credit_risk: Contract
+) -> None:
+    record = champion.bundle.record.model_copy(update={"simulated": False})
+    desk = open_desk(replace(champion, bundle=replace(champion.bundle, record=record)))
+    document = desk.request("GET", "/openapi.json")
+    assert document.json()["info"]["title"] == credit_risk.title
+    assert "simulated" not in (document.text + desk.request("GET", "/docs").text).lower()
 
 
 def test_the_page_needs_no_other_host(desk: Desk) -> None:

@@ -51,7 +51,7 @@ def trained(credit_risk: Contract, tmp_path_factory: pytest.TempPathFactory) -> 
     edges = awkward(credit_risk)
     rows = [*edges, *applications(credit_risk, ROWS - len(edges), seed=11)]
     cleaned = cleaned_layer(credit_risk, rows, folder)
-    train(credit_risk, cleaned, AS_OF, simulated=True).bundle.save(folder / "bundle")
+    train(credit_risk, cleaned, AS_OF).bundle.save(folder / "bundle")
     return TrainedOn(rows, cleaned, folder / "bundle")
 
 
@@ -88,6 +88,9 @@ def test_building_tells_where_the_bento_lies(built: dict[str, Any], credit_risk:
     text = (Path(built["path"]) / "bento.yaml").read_text()
     assert "model_version: '7'" in text
     assert f"contract_hash: {credit_risk.contract_hash}" in text
+    shipped = Path(built["path"]) / "src/loan_platform"
+    rooms = {path.name for path in shipped.iterdir() if path.is_dir()}
+    assert rooms == {"contract", "engine", "decisions", "model", "registry"}, "it never trains"
     requirements = (Path(built["path"]) / "env/python/requirements.txt").read_text()
     assert re.search(r"^lightgbm==[\d.]+", requirements, re.MULTILINE)
     assert "//" not in re.sub(r"^#.*$", "", requirements, flags=re.MULTILINE), "no address in it"

@@ -12,7 +12,8 @@ import pytest
 from bento import champion as module
 from bento.champion import Champions, Packaged
 from loan_platform.contract import Contract
-from loan_platform.model.bundle import Bundle
+from loan_platform.model.bundle import Bundle, bundle_hash
+from loan_platform.registry.versions import Version
 from loan_platform_tests.service.bundles import bundle
 
 
@@ -22,16 +23,20 @@ class Shelf:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.alias: str | None = None
+        self.hashes: dict[str, str] = {}
+        self.loaded: list[str] = []
 
     def add(self, version: str, made: Bundle) -> None:
         (self.folder / version).mkdir()
         made.save(self.folder / version)
+        self.hashes[version] = bundle_hash(self.folder / version)
 
-    def version_of(self, alias: str) -> str | None:
+    def named(self, alias: str) -> Version | None:
         assert alias == "champion"
-        return self.alias
+        return Version(self.alias, self.hashes[self.alias]) if self.alias else None
 
     def load(self, version: str) -> Bundle:
+        self.loaded.append(version)
         return Bundle.load(self.folder / version)
 
 
@@ -89,10 +94,12 @@ def test_one_that_failed_is_tried_again_but_not_at_every_look(
     credit_risk: Contract,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    shelf.alias = "3"  # promoted before its files are there
+    shelf.add("3", bundle(credit_risk, 3))
+    shelf.alias = "3"
+    away = (shelf.folder / "3").rename(shelf.folder / "away")
     champions.look(shelf)
     assert champions.trouble
-    shelf.add("3", bundle(credit_risk, 3))
+    away.rename(shelf.folder / "3")
     champions.look(shelf)
     assert version_of(champions) is None
     monkeypatch.setattr(champions, "_try_again_at", 0.0)  # the pause is over
@@ -147,6 +154,36 @@ def test_the_packaged_one_answers_at_once(tmp_path: Path, credit_risk: Contract)
     champions = Champions("credit_risk", packaged(tmp_path), follows=False)
     champions.start()
     assert version_of(champions) == "7"
+
+
+def test_the_packaged_one_is_the_registrys_only_if_its_files_are(
+    shelf: Shelf, credit_risk: Contract, tmp_path: Path
+) -> None:
+    """Two registries count from 1 each: version 1 of the one is not version 1 of the other."""
+    own, foreign = bundle(credit_risk, 1), bundle(credit_risk, 9)
+    own.save(tmp_path / "own")
+    foreign.save(tmp_path / "foreign")
+    shelf.alias = "1"
+    for folder, loads in (("own", []), ("foreign", ["1"])):
+        found = Packaged("credit_risk", "1", tmp_path / folder)
+        champions = Champions("credit_risk", found, follows=False)
+        champions.start()
+        for _ in range(3):
+            champions.look(shelf)
+        assert shelf.loaded == loads
+        assert champions.current
+        assert champions.current.bundle.policy == own.policy
+
+
+def test_a_version_that_says_nothing_of_its_files_is_loaded_once(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "named", lambda _alias: Version("1", None))
+    champions = Champions("credit_risk", Packaged("credit_risk", "1", shelf.folder / "1"), False)
+    champions.start()
+    for _ in range(3):
+        champions.look(shelf)
+    assert shelf.loaded == ["1"]
 
 
 def test_a_damaged_package_is_told_and_does_not_stop_the_service(tmp_path: Path) -> None:

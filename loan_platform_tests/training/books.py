@@ -19,9 +19,9 @@ from loan_platform.ingest.admission import admissible
 from loan_platform.ingest.source import Location, open_book
 
 
-def cleaned_table(contract: Contract, file: Path) -> pa.Table:
+def cleaned_table(contract: Contract, file: Path, simulated: bool = False) -> pa.Table:
     """The cleaned layer of every month of a book, in one table."""
-    with open_book(contract, Location(file, simulated=True)) as book:
+    with open_book(contract, Location(file, simulated)) as book:
         accepted = admissible(contract, book)
     return duck.query(features_sql(contract, "accepted", also=PLATFORM_COLUMNS), accepted=accepted)
 

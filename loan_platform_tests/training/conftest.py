@@ -17,4 +17,6 @@ AS_OF = dt.datetime(2024, 12, 1, tzinfo=dt.UTC)
 def months(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("home_loans")
     file = home_loans.write_csv(folder / "home_loans.csv", home_loans.rows(3000))
-    return write_months(cleaned_table(home_loans.contract(), file), folder / "cleaned")
+    return write_months(
+        cleaned_table(home_loans.contract(), file, simulated=True), folder / "cleaned"
+    )

@@ -25,7 +25,7 @@ def scored(count: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.nd
 @pytest.mark.parametrize("ties", [False, True])
 def test_measures_are_those_of_sklearn_and_scipy(ties: bool) -> None:
     outcome, probability = scored(2000, seed=1, ties=ties)
-    policy = Policy.around(0.3, 0.1)
+    policy = Policy.banded(0.3, 0.2, 0.4)
     found = evaluate(outcome, probability, policy).metrics
     bad, good = probability[outcome == 1], probability[outcome == 0]
     label = (probability >= 0.3).astype(int)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loan_platform.contract import Contract
+from loan_platform.contract.portfolio import Bands, PolicySettings
 from loan_platform.training import TrainingError
 from loan_platform.training.pictures import draw
 from loan_platform.training.rows import known_rows
@@ -26,7 +27,7 @@ def test_a_training_says_what_it_used_and_its_measures_are_of_the_judge_part(
 ) -> None:
     contract = home_loans.contract()
     said: list[str] = []
-    trained = train(contract, months, AS_OF, simulated=True, progress=said.append)
+    trained = train(contract, months, AS_OF, progress=said.append)
     record, found = trained.bundle.record, trained.evaluation.metrics
     rows = known_rows(contract, months, AS_OF)
     judge = rows.where(part(rows.application_id) == "judge")
@@ -121,11 +122,48 @@ def test_too_few_rows_one_class_and_no_months_are_refused_with_the_mend(
 
 def test_an_outcome_made_by_a_model_is_refused(months: dict[str, Path], tmp_path: Path) -> None:
     table = pq.read_table(months["2024-01"])
-    sources = pa.array(["model"] * 3 + ["book"] * (len(table) - 3))
+    sources = pa.array(["model_v2", "service", "model"] + ["book"] * (len(table) - 3))
     at = table.column_names.index("outcome_source")
     files = write_months(table.set_column(at, "outcome_source", sources), tmp_path)
     with pytest.raises(TrainingError, match="3 rows of home_loans have an outcome made by a model"):
         train(home_loans.contract(), files, AS_OF)
+
+
+def with_origins(files: dict[str, Path], folder: Path, origins: dict[str, str]) -> dict[str, Path]:
+    """The months with another origin written into the rows of some of them."""
+    changed: dict[str, Path] = {}
+    for month, origin in origins.items():
+        table = pq.read_table(files[month])
+        at = table.column_names.index("origin")
+        column = pa.array([origin] * len(table))
+        changed |= write_months(table.set_column(at, "origin", column), folder)
+    return {**files, **changed}
+
+
+def test_the_rows_say_whether_the_book_is_simulated(
+    months: dict[str, Path], tmp_path: Path
+) -> None:
+    contract = home_loans.contract()
+    drawn = with_origins(months, tmp_path / "a", dict.fromkeys(months, "simulated"))
+    real = with_origins(months, tmp_path / "b", dict.fromkeys(months, "book"))
+    served = {"2024-03": "service"}
+    for files, simulated in ((drawn, True), (real, False)):
+        both = with_origins(files, tmp_path / f"c{simulated}", served)
+        assert known_rows(contract, files, AS_OF).simulated is simulated
+        assert known_rows(contract, both, AS_OF).simulated is simulated
+    mixed = with_origins(real, tmp_path / "d", dict.fromkeys(home_loans.MONTHS[2:4], "simulated"))
+    with pytest.raises(
+        TrainingError,
+        match=r"of a simulated book \(2024-03 to 2024-04\) and [\d,]+ of a real one "
+        r"\(2024-01 to 2024-08\); set LOAN_DATA_DIR .* of 2024-03 to 2024-04 again",
+    ):
+        train(contract, mixed, AS_OF)
+
+
+def test_a_policy_that_approves_nobody_is_refused(months: dict[str, Path]) -> None:
+    strict = PolicySettings(bands=Bands(approve=(0, 1e-9), refer=(1e-9, 0.5), decline=(0.5, 1)))
+    with pytest.raises(TrainingError, match=r"approve none of the \d+ rows .*lower policy"):
+        train(home_loans.contract(policy=strict.model_dump()), months, AS_OF)
 
 
 def test_a_month_cleaned_under_another_contract_is_named(
@@ -174,7 +212,7 @@ def with_the_lenders_decisions(contract: Contract) -> Contract:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("own", "least", "most"), [(False, 0.903, 0.909), (True, 0.947, 0.953)])
+@pytest.mark.parametrize(("own", "least", "most"), [(False, 0.903, 0.909), (True, 0.945, 0.955)])
 def test_quality_on_the_real_book(
     own: bool,
     least: float,
@@ -184,27 +222,21 @@ def test_quality_on_the_real_book(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """AUC on a held-out fifth; one split alone wanders by 0.005, so three are averaged."""
+    """AUC on the judge rows of the shipped split, which nothing was fitted or chosen on."""
     contract = with_the_lenders_decisions(credit_risk) if own else credit_risk
     table = cleaned_table(contract, real_data / "credit_risk.csv.gz")
-    at = table.column_names.index("application_id")
-    reached = []
-    for split in ("", "second ", "third "):
-        ids = pa.array([split + name for name in table["application_id"].to_pylist()])
-        files = write_months(table.set_column(at, "application_id", ids), tmp_path / f"s{split}")
-        metrics = train(
-            contract, files, dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
-        ).bundle.record.metrics
-        reached.append(metrics["auc"])
-        with capsys.disabled():
-            print(  # noqa: T201
-                f"\nAUC {metrics['auc']:.4f} ({metrics['auc_low']:.4f} to "
-                f"{metrics['auc_high']:.4f}) with {len(contract.model_inputs)} inputs on "
-                f"{metrics['rows']:.0f} rows kept apart; calibration error "
-                f"{metrics['calibration_error']:.4f}"
-            )
-        assert metrics["auc_low"] < most
-        assert metrics["auc_high"] > least
-        assert metrics["calibration_error"] < 0.03
-    assert np.mean(reached) > least - 0.003
-    assert np.mean(reached) < most + 0.006  # more would mean that something leaks
+    metrics = train(
+        contract, write_months(table, tmp_path), dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+    ).bundle.record.metrics
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\nAUC {metrics['auc']:.4f} ({metrics['auc_low']:.4f} to {metrics['auc_high']:.4f}) "
+            f"with {len(contract.model_inputs)} inputs on {metrics['rows']:.0f} rows kept apart; "
+            f"calibration error {metrics['calibration_error']:.4f}"
+        )
+    # One split's AUC wanders by 0.005 around what the model reaches on average.
+    assert metrics["auc"] > least - 0.003
+    assert metrics["auc"] < most + 0.006  # more would mean that something leaks
+    assert metrics["auc_low"] < most
+    assert metrics["auc_high"] > least
+    assert metrics["calibration_error"] < 0.03
