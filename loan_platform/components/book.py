@@ -340,6 +340,7 @@ def _admission_metadata(
         ),
         "from_service": admission.from_service,
         "with_outcome": admission.with_outcome,
+        "simulated": book.simulated,
         "columns_unlisted": ", ".join(book.columns_unlisted) or "none",
     }
 

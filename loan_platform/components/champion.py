@@ -231,7 +231,11 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
         bins = read_bins(contract, home)
         baseline = total(counts_of(contract, home, bins, months))
         path = home.portfolio(contract.name) / "baseline_stats.parquet"
-        origin = {"model_version": version, "months": ",".join(months)}
+        origin = {
+            "model_version": version,
+            "months": ",".join(months),
+            "simulated": str(record.simulated),
+        }
         counted = baseline.schema.metadata or {}  # in which bins
         write_parquet(baseline.replace_schema_metadata({**counted, **origin}), path)
         return dg.MaterializeResult(
@@ -309,6 +313,7 @@ def _loan_service(contract: Contract) -> dg.AssetsDefinition:
                 "path": dg.MetadataValue.path(built["path"]),
                 "size_bytes": built["size_bytes"],
                 "champion_version": version,
+                "simulated": registry.load(version).record.simulated,
                 "serve": serve_command(home, built["tag"]),
             }
         )

@@ -70,6 +70,7 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
 
         bins = read_bins(contract, home)
         baseline = _baseline(contract, home, bins.bins_hash)
+        simulated = baseline.schema.metadata.get(b"simulated") == b"True"
         months = MonthByMonth(context)
         reports: dict[str, DriftReport] = {}
 
@@ -82,6 +83,7 @@ def monitoring_assets(contract: Contract) -> list[dg.AssetsDefinition]:
                 "dagster/uri": path.as_uri(),
                 "dagster/row_count": report.rows,
                 "drifted": report.drifted,
+                "simulated": simulated,
                 "features_drifted": sum(one.drifted for one in report.features),
                 "largest_psi": max((one.psi for one in report.features), default=0.0),
                 "summary": report.summary,

@@ -101,10 +101,12 @@ class Book:
         contract: Contract,
         connection: duckdb.DuckDBPyConnection,
         columns_unlisted: list[str],
+        simulated: bool,
     ) -> None:
         self.contract = contract
         self.connection = connection
         self.columns_unlisted = columns_unlisted
+        self.simulated = simulated
 
     def ids(self) -> pa.Table:
         """`_application_id` of every row, whatever its month."""
@@ -150,7 +152,7 @@ def open_book(contract: Contract, location: Location, month: str | None = None) 
         else:
             unlisted = _stage_text(contract, connection, path)
         _stage_book(contract, connection, month, "simulated" if location.simulated else "book")
-        yield Book(contract, connection, unlisted)
+        yield Book(contract, connection, unlisted, location.simulated)
 
 
 def _stage_nothing(

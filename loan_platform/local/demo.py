@@ -1,9 +1,9 @@
 """The whole loop on one book, told while it happens: `loan-platform demo`.
 
-A year of the book is history. The following months arrive at the real service over HTTP, and
-from the second of them on with a planted shift: applicants earn 40 % of what they did, at the same risk. Sensor,
-daemon, registry and service are those of `loan-platform up`; the months are closed in this process,
-as the nightly schedule would, because a demo does not wait for the night.
+A year of the book is history. The following months arrive at the real service over HTTP, from
+the second of them on with a planted shift. Sensor, daemon, registry and service are those of
+`loan-platform up`; the months are closed in this process, as the nightly schedule would, because a
+demo does not wait for the night.
 
 Here: the story, and what it needs running. Not here: the lender's side of it (`applications`),
 the page written at the end (`report`).

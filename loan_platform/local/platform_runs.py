@@ -85,8 +85,7 @@ class PlatformRuns:
     def close_month(self, month: str) -> None:
         """What the nightly schedule did in `month`: every month that changed meanwhile."""
         first, _ = open_months(self.contract, window(month)[0])
-        counted = [name for name in MONTHLY_ASSETS if name != "drift_report"]
-        self.materialize(*counted, months=[first, month])
+        self.materialize(*MONTHLY_ASSETS, months=[first, month])
         self.materialize("drift_report", months=[month])
 
     def metadata(self, name: str) -> dict[str, Any]:
