@@ -161,7 +161,8 @@ def _whole_book(contract: Contract, home: Home) -> pa.Table:
     for month in monthly(contract).get_partition_keys():
         try:
             with open_book(contract, location, month) as book:
-                found.append(book_features(contract, book))
+                if book.missing is None:
+                    found.append(book_features(contract, book))
         except SourceError:
             continue  # a month that cannot be read fails in its own partition, with the reason
     if not found:
@@ -341,6 +342,7 @@ def _admission_metadata(
         "from_service": admission.from_service,
         "with_outcome": admission.with_outcome,
         "simulated": book.simulated,
+        **({"file_still_to_come": str(book.missing)} if book.missing else {}),
         "columns_unlisted": ", ".join(book.columns_unlisted) or "none",
     }
 

@@ -37,6 +37,10 @@ PLATFORM_COLUMNS = (
 )
 
 
+# With `duplicates: keep`: between the id a repeated row would have and its number.
+COPY_MARK = "#copy-"
+
+
 class Section(BaseModel):
     """A part of a contract: unknown keys are errors, so a typo never passes silently."""
 

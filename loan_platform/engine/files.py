@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their place, flushed, then renamed."""
+"""Files that are whole or not there: written beside their place, flushed, then renamed.
+
+They hold applicants' data: what is made here is for the platform's own user alone.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those missing above it; nobody but this user may look into them."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on a clean exit it becomes `path` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
@@ -23,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        temporary.chmod(0o600)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Not here: reading the source (`source`), derived features (`cleaning`).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from loan_platform.contract import Contract
-from loan_platform.contract.calendar import window
+from loan_platform.contract.calendar import KEY_FORMAT, partition_key
 from loan_platform.contract.portfolio import Column
 from loan_platform.contract.sql import literal, outcome_sql, quoted, typed_sql
 from loan_platform.engine import duck
@@ -45,9 +46,8 @@ def admit(contract: Contract, home: Home, month: str, book: Book) -> Admission:
     with duck.connect() as connection:
         connection.register("staged", book.take(month))
         connection.register("unreadable", book.malformed(month))
-        connection.register("in_book", book.ids())
-        served = _stage(contract, home, month, connection)
-        accepted, quarantine = _decide(contract, connection)
+        served = _stage(contract, home, month, book, connection)
+        accepted, quarantine = _decide(contract, book, connection)
     write_parquet(accepted, home.partition(contract.name, "raw_loans", month))
     write_parquet(quarantine, home.partition(contract.name, "quarantine", month))
     from_service = accepted["origin"].to_pylist().count("service")
@@ -67,7 +67,9 @@ def admissible(contract: Contract, book: Book) -> pa.Table:
     """Every row of the book that its month would accept, as raw_loans has it."""
     with duck.connect() as connection:
         connection.register("staged", book.take())
-        connection.execute(f"CREATE TABLE month_rows AS {_place_sql(None, _book_sql(contract))}")
+        connection.execute(
+            f"CREATE TABLE month_rows AS {_place_sql(contract, _book_sql(contract, book))}"
+        )
         return connection.sql(raw_loans_sql(contract, "month_rows")).to_arrow_table()
 
 
@@ -92,26 +94,27 @@ def kept_columns(contract: Contract) -> list[Column]:
 
 
 def _stage(
-    contract: Contract, home: Home, month: str, connection: duckdb.DuckDBPyConnection
+    contract: Contract, home: Home, month: str, book: Book, connection: duckdb.DuckDBPyConnection
 ) -> int:
-    """Make `month_rows`: the book's rows and the service's, as text, duplicates marked.
+    """Make `month_rows`: the book's rows and the service's, as text, misplaced ones marked.
 
     Returns how many decided applications the service's log holds for the month.
     """
-    rows = _book_sql(contract)
+    rows = _book_sql(contract, book)
     decisions = home.partition(contract.name, "decisions", month)
     served = 0
     if decisions.is_file():
         connection.execute(f"CREATE TABLE served AS {_served_sql(contract, home, month)}")
-        counted = connection.execute("SELECT count(*) FROM served").fetchone()
-        served = counted[0] if counted else 0
+        ids = connection.sql("SELECT _application_id FROM served").to_arrow_table()
+        served = len(ids)
+        connection.register("in_book", book.known(ids))
         rows += (
             " UNION ALL SELECT (SELECT coalesce(max(_row), 0) FROM staged) + row_number() OVER "
-            "(ORDER BY _applied_at, _application_id), _application_id, _applied_at, 'service', "
-            f"_outcome_known_at, _outcome_source, NULL, {_raw_columns(contract)} FROM served "
-            "ANTI JOIN in_book ON in_book._application_id = served._application_id"
+            f"(ORDER BY _applied_at, _application_id), _application_id, _applied_at, "
+            f"{literal(month)}, NULL, 'service', _outcome_known_at, _outcome_source, "
+            f"{_raw_columns(contract)} FROM served ANTI JOIN in_book USING (_application_id)"
         )
-    connection.execute(f"CREATE TABLE month_rows AS {_place_sql(month, rows)}")
+    connection.execute(f"CREATE TABLE month_rows AS {_place_sql(contract, rows)}")
     return served
 
 
@@ -119,23 +122,31 @@ def _raw_columns(contract: Contract) -> str:
     return ", ".join(quoted(column.name) for column in contract.columns)
 
 
-def _book_sql(contract: Contract) -> str:
+def _origin(book: Book) -> str:
+    return literal("simulated" if book.simulated else "book")
+
+
+def _book_sql(contract: Contract, book: Book) -> str:
     """The staged rows of the lender's book, with when their outcome became known."""
     known = f"_applied_at + INTERVAL {contract.outcome.matures_after_days} DAY"
     return (
-        f"SELECT _row, _application_id, _applied_at, _origin, {known} AS _outcome_known_at, "
-        f"_origin AS _outcome_source, _duplicate, {_raw_columns(contract)} FROM staged"
+        f"SELECT _row, _application_id, _applied_at, _month, _duplicate, {_origin(book)} AS "
+        f"_origin, {known} AS _outcome_known_at, {_origin(book)} AS _outcome_source, "
+        f"{_raw_columns(contract)} FROM staged"
     )
 
 
-def _place_sql(month: str | None, rows: str) -> str:
-    """`rows` with `_misplaced`: why a row has no place in the month whatever it says, or ''."""
-    outside = "NULL"
-    if month is not None:
-        start, end = (f"TIMESTAMPTZ {literal(moment.isoformat())}" for moment in window(month))
+def _place_sql(contract: Contract, rows: str) -> str:
+    """`rows` with `_misplaced`: why a row has no place in its month whatever it says, or ''."""
+    elsewhere = f"strftime(_applied_at, {literal(KEY_FORMAT)}) <> _month"
+    if contract.source.one_file_a_partition:
+        outside = f"CASE WHEN {elsewhere} THEN 'dated outside ' || _month END"
+    else:
+        first = contract.time.first_day
         outside = (
-            f"CASE WHEN _applied_at < {start} OR _applied_at >= {end} "
-            f"THEN {literal(f'dated outside {month}')} END"
+            f"CASE WHEN _applied_at < TIMESTAMPTZ '{first} 00:00:00+00' "
+            f"THEN {literal(f'dated before {partition_key(first)}')} "
+            f"WHEN {elsewhere} THEN 'dated after ' || _month END"
         )
     return f"SELECT *, concat_ws('; ', _duplicate, {outside}) AS _misplaced FROM ({rows})"
 
@@ -172,20 +183,27 @@ def _served_sql(contract: Contract, home: Home, month: str) -> str:
     )
 
 
-def _decide(contract: Contract, connection: duckdb.DuckDBPyConnection) -> tuple[pa.Table, pa.Table]:
+def _decide(
+    contract: Contract, book: Book, connection: duckdb.DuckDBPyConnection
+) -> tuple[pa.Table, pa.Table]:
+    """The month's raw_loans, and its quarantine.
+
+    Quarantine names a row of the book by `_row`, the record's number in the file, and a malformed
+    line by `_line_number`; a row of the service has its `_application_id`.
+    """
     accepted = connection.sql(raw_loans_sql(contract, "month_rows")).to_arrow_table()
     raw = ", ".join(f"staged.{quoted(c.name)}" for c in contract.columns)
     no_raw = ", ".join(f"NULL AS {quoted(c.name)}" for c in contract.columns)
     quarantine = connection.sql(
         f"WITH typed AS (\n{typed_sql(contract, 'month_rows')}\n)\n"
-        "SELECT CAST(staged._row AS BIGINT) AS _row, NULL::BIGINT AS _line_number, "
-        "_application_id, _origin, "
+        "SELECT CASE WHEN _origin <> 'service' THEN CAST(staged._row AS BIGINT) END AS _row, "
+        "NULL::BIGINT AS _line_number, _application_id, _origin, "
         "concat_ws('; ', nullif(_refused, ''), nullif(_misplaced, '')) AS _reason, "
         f"NULL::VARCHAR AS _line, {raw}\n"
         "FROM typed JOIN month_rows AS staged ON staged._row = typed._row\n"
         "WHERE _refused <> '' OR _misplaced <> ''\n"
-        f"UNION ALL SELECT NULL, number, NULL, _origin, reason, line, {no_raw} FROM unreadable\n"
-        "ORDER BY _row NULLS LAST, _line_number"
+        f"UNION ALL SELECT NULL, _line_number, NULL, {_origin(book)}, reason, line, {no_raw} "
+        "FROM unreadable\nORDER BY _row, _line_number, _application_id"
     ).to_arrow_table()
     return accepted, quarantine
 
@@ -194,5 +212,5 @@ def _count_reasons(quarantine: pa.Table) -> dict[str, int]:
     counted: Counter[str] = Counter()
     for reasons in quarantine["_reason"].to_pylist():
         for reason in reasons.split("; "):
-            counted["duplicate" if reason.startswith("duplicate of row") else reason] += 1
+            counted[re.sub(r"^duplicate of row \d+", "duplicate", reason)] += 1
     return dict(counted.most_common())

@@ -10,17 +10,20 @@ import datetime as dt
 import difflib
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import KEY_FORMAT, keys, partition_key, window
+from loan_platform.contract.portfolio import COPY_MARK
 from loan_platform.contract.sql import date, literal, quoted, received
 from loan_platform.engine import duck
 from loan_platform.engine.home import Home, data_directories
@@ -44,20 +47,9 @@ def locate(contract: Contract, home: Home) -> Location:
     Raises:
         SourceError: the file is not where it was looked for.
     """
-    wanted = Path(contract.source.path).expanduser()
-    if wanted.is_absolute():
-        return Location(_existing(contract, [wanted]), simulated=False)
-    directories = data_directories()
-    if directories:
-        return Location(
-            _existing(contract, [directory / wanted for directory in directories]), simulated=False
-        )
-    if contract.simulation is None:
-        raise SourceError(
-            f"{contract.name}: the book {wanted} cannot be looked for: LOAN_DATA_DIR is not set, "
-            "and the contract has no simulation: section to draw a stand-in from. Set "
-            "LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
-        )
+    path = book_path(contract)
+    if path is not None:
+        return Location(path, simulated=False)
     drawn = stand_in_path(contract, home)
     if not drawn.is_file():
         from loan_platform.ingest.simulate import write_simulated
@@ -66,11 +58,32 @@ def locate(contract: Contract, home: Home) -> Location:
     return Location(drawn, simulated=True)
 
 
+def book_path(contract: Contract) -> Path | None:
+    """Where the lender's book lies; None where a stand-in is drawn for want of a data folder.
+
+    Raises:
+        SourceError: the file is not where it was looked for, or cannot be looked for.
+    """
+    wanted = Path(contract.source.path).expanduser()
+    if wanted.is_absolute():
+        return _existing(contract, [wanted])
+    directories = data_directories()
+    if directories:
+        return _existing(contract, [directory / wanted for directory in directories])
+    if contract.simulation is None:
+        raise SourceError(
+            f"{contract.name}: the book {wanted} cannot be looked for: LOAN_DATA_DIR is not set, "
+            "and the contract has no simulation: section to draw a stand-in from. Set "
+            "LOAN_DATA_DIR to the folder that holds it, or give source.path as an absolute path."
+        )
+    return None
+
+
 def stand_in_path(contract: Contract, home: Home) -> Path:
-    """Where the stand-in book lies; other figures in the contract, another file."""
+    """Where the stand-in book lies; a contract that would draw another one has another file."""
     drawn_from = contract.model_dump_json(include={"simulation", "columns", "outcome", "time"})
-    figures = hashlib.sha256(drawn_from.encode()).hexdigest()[:12]
-    return home.portfolio(contract.name) / "simulated" / f"book-{figures}.csv.gz"
+    digest = hashlib.sha256(drawn_from.encode()).hexdigest()[:12]
+    return home.portfolio(contract.name) / "simulated" / f"book-{digest}.csv.gz"
 
 
 def _existing(contract: Contract, candidates: list[Path]) -> Path:
@@ -91,9 +104,12 @@ class Book:
     """A source staged in memory, from which months are taken.
 
     The staged table `book` has every contract column as text, and beside them, under names no
-    column can have: `_row` (1-based, in file order), `_application_id`, `_applied_at` (UTC),
-    `_month` ('YYYY-MM'), `_origin` ('book', or 'simulated' for a stand-in) and `_duplicate` (of
-    which earlier row of the whole book it is one, as a reason, or NULL).
+    column can have: `_row` (the record's number in the file, from 1), `_application_id`,
+    `_applied_at` (UTC, NULL without a usable date), `_month` ('YYYY-MM') and `_duplicate` (which
+    earlier row it repeats; NULL where none).
+
+    `columns_unlisted`: columns of the file that the contract does not have. `simulated`: it is a
+    stand-in. `missing`: the file of a month that is not over yet and has none; the book is empty.
     """
 
     def __init__(
@@ -101,16 +117,15 @@ class Book:
         contract: Contract,
         connection: duckdb.DuckDBPyConnection,
         columns_unlisted: list[str],
-        simulated: bool,
+        *,
+        simulated: bool = False,
+        missing: Path | None = None,
     ) -> None:
         self.contract = contract
         self.connection = connection
         self.columns_unlisted = columns_unlisted
         self.simulated = simulated
-
-    def ids(self) -> pa.Table:
-        """`_application_id` of every row, whatever its month."""
-        return self.connection.sql("SELECT DISTINCT _application_id FROM book").to_arrow_table()
+        self.missing = missing
 
     def months(self) -> dict[str, int]:
         """Rows of each month the book reaches, malformed lines included."""
@@ -126,11 +141,21 @@ class Book:
         return self.connection.sql(f"SELECT * FROM book {chosen} ORDER BY _row").to_arrow_table()
 
     def malformed(self, month: str) -> pa.Table:
-        """Lines no row could be read from: `number` (of the line in the file), `reason`, `line`."""
+        """Lines no row could be read from: `_line_number` (from 1), `reason`, `line`."""
         return self.connection.sql(
-            f"SELECT number, _origin, reason, line FROM malformed WHERE _month = {literal(month)} "
-            "ORDER BY number"
+            f"SELECT _line_number, reason, line FROM malformed WHERE _month = {literal(month)} "
+            "ORDER BY _line_number"
         ).to_arrow_table()
+
+    def known(self, applications: pa.Table) -> pa.Table:
+        """Those of `applications` (`_application_id`) that the book has, in whatever month."""
+        self.connection.register("asked", applications)
+        try:
+            return self.connection.sql(
+                "SELECT _application_id FROM asked SEMI JOIN book USING (_application_id)"
+            ).to_arrow_table()
+        finally:
+            self.connection.unregister("asked")
 
 
 @contextmanager
@@ -138,39 +163,34 @@ def open_book(contract: Contract, location: Location, month: str | None = None) 
     """Stage the book, or the file of `month` where the source has a file a month.
 
     Raises:
-        SourceError: the file cannot be read, or lacks a column of the contract.
+        SourceError: the file cannot be read, or lacks a column of the contract; or the month is
+            over and has none.
     """
-    path = location.path
+    path, missing = location.path, None
     if contract.source.one_file_a_partition:
         if month is None:
             raise ValueError("a source with a file a month is opened one month at a time")
         path = Path(str(path).replace("{partition}", month))
+        missing = None if path.is_file() else path
+        if missing and window(month)[1] <= dt.datetime.now(dt.UTC):
+            raise SourceError(
+                f"{contract.name}: the file of {month} is missing; looked at {path}. "
+                "Put it there and materialize the month again."
+            )
     with duck.connect() as connection:
-        if month and not path.is_file():
-            _stage_nothing(contract, connection, path, month)
-            unlisted = []
+        if missing:
+            unlisted = _stage_nothing(contract, connection)
         else:
             unlisted = _stage_text(contract, connection, path)
-        _stage_book(contract, connection, month, "simulated" if location.simulated else "book")
-        yield Book(contract, connection, unlisted, location.simulated)
+        _stage_book(contract, connection, month)
+        yield Book(contract, connection, unlisted, simulated=location.simulated, missing=missing)
 
 
-def _stage_nothing(
-    contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path, month: str
-) -> None:
-    """Stage an empty book for a month that is not over: its file is still to come.
-
-    Raises:
-        SourceError: the month is over, so its file should be there.
-    """
-    if window(month)[1] <= dt.datetime.now(dt.UTC):
-        raise SourceError(
-            f"{contract.name}: the file of {month} is missing; looked at {path}. "
-            "Put it there and materialize the month again."
-        )
-    columns = ", ".join(f"{quoted(column.name)} VARCHAR" for column in contract.columns)
-    connection.execute(f"CREATE TABLE text (_row BIGINT, {columns})")
-    connection.execute(NOTHING_REJECTED_SQL)
+def _stage_nothing(contract: Contract, connection: duckdb.DuckDBPyConnection) -> list[str]:
+    texts = ", ".join(f"{quoted(column.name)} VARCHAR" for column in contract.columns)
+    connection.execute(f"CREATE TABLE text (_row BIGINT, {texts})")
+    _stage_rejected(connection, [])
+    return []
 
 
 def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path: Path) -> list[str]:
@@ -192,31 +212,88 @@ def _stage_text(contract: Contract, connection: duckdb.DuckDBPyConnection, path:
             f"{contract.name}: {path} cannot be read: {what.rstrip('.')}. "
             "Check that the file is complete and is comma-separated with a header line, or Parquet."
         ) from None
-    kept_rejects = connection.execute(
-        "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-    ).fetchone()
-    connection.execute(REJECTED_SQL if kept_rejects and kept_rejects[0] else NOTHING_REJECTED_SQL)
+    _stage_rejected(connection, _rejected(connection, path))
     listed = {column.name for column in contract.columns}
     return [name for name in header if name not in listed]
 
 
-NOTHING_REJECTED_SQL = "CREATE TABLE rejected (number BIGINT, reason VARCHAR, line VARCHAR)"
-
-# A quote that is never closed swallows the lines after it: each of them is refused, none vanishes.
-REJECTED_SQL = """
-CREATE TABLE rejected AS
-WITH records AS (
-  SELECT line AS first,
-    string_split(replace(coalesce(any_value(csv_line), ''), chr(13), ''), chr(10)) AS lines,
-    string_agg(DISTINCT lower(replace(error_type::VARCHAR, '_', ' ')), ', '
-      ORDER BY lower(replace(error_type::VARCHAR, '_', ' '))) AS why
-  FROM reject_errors GROUP BY line
-), spread AS (
-  SELECT first, why, generate_subscripts(lines, 1) AS position, unnest(lines) AS line FROM records
+REJECTED = pa.schema(
+    [
+        ("_after", pa.int64()),
+        ("_line_number", pa.int64()),
+        ("reason", pa.string()),
+        ("line", pa.string()),
+    ]
 )
-SELECT first + position - 1 AS number, 'malformed line: ' || why AS reason, line
-FROM spread WHERE position = 1 OR line <> ''
+"""Lines no row could be read from. `_after`: how many rows were read from the lines before."""
+
+
+def _stage_rejected(connection: duckdb.DuckDBPyConnection, lines: list[dict[str, Any]]) -> None:
+    connection.register("found", pa.Table.from_pylist(lines, schema=REJECTED))
+    connection.execute("CREATE TABLE rejected AS FROM found")
+    connection.unregister("found")
+
+
+def _rejected(connection: duckdb.DuckDBPyConnection, path: Path) -> list[dict[str, Any]]:
+    """The lines DuckDB could read no row from, as `REJECTED` has them.
+
+    A quote that is never closed swallows the lines after it: each is refused, none vanishes.
+    """
+    kept = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE table_name = 'reject_errors'"
+    ).fetchall()
+    records = connection.execute(REJECTED_RECORDS).fetchall() if kept else []
+    # DuckDB numbers records: the header is 1, a value with line breaks counts once, a blank line
+    # counts although it is no row. It may put line ends before a record to its text.
+    leads = [len(text) - len(text.lstrip("\r\n")) for _, _, text, _ in records]
+    starts = [byte - 1 + lead for (_, byte, _, _), lead in zip(records, leads, strict=True)]
+    found = []
+    for before, ((record, _, text, why), (above, blank)) in enumerate(
+        zip(records, _lines_above(path, starts), strict=True)
+    ):
+        lines = [line.rstrip("\r") for line in text.lstrip("\r\n").split("\n")]
+        found += [
+            {
+                "_after": record - 2 - before - blank,
+                "_line_number": above + position,
+                "reason": f"malformed line: {why}",
+                "line": line,
+            }
+            for position, line in enumerate(lines, 1)
+            if line or not any(lines)
+        ]
+    return found
+
+
+REJECTED_RECORDS = """
+SELECT line, min(line_byte_position), coalesce(any_value(csv_line), ''),
+  string_agg(DISTINCT lower(replace(error_type::VARCHAR, '_', ' ')), ', '
+    ORDER BY lower(replace(error_type::VARCHAR, '_', ' ')))
+FROM reject_errors GROUP BY line ORDER BY line
 """
+
+
+def _lines_above(path: Path, starts: list[int]) -> list[tuple[int, int]]:
+    """For each byte of the text at which a line begins: the lines above it, and blank ones there.
+
+    A blank line inside a quoted value is counted with them, although it is none to DuckDB.
+    """
+    if not starts:
+        return []
+    found = []
+    at = lines = blank = 0
+    with _opened(path) as file:
+        for start in starts:
+            while at < start and (line := file.readline()):
+                at += len(line)
+                lines += 1
+                blank += not line.strip()
+            found.append((lines, blank))
+    return found
+
+
+def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _reading(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[str], str]:
@@ -225,9 +302,11 @@ def _reading(connection: duckdb.DuckDBPyConnection, path: Path) -> tuple[list[st
         parquet = f"read_parquet({literal(str(path))})"
         header = [row[0] for row in connection.execute(f"DESCRIBE FROM {parquet}").fetchall()]
         return header, f"{parquet} AS file({', '.join(f'c{i}' for i in range(len(header)))})"
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", errors="replace", newline="") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
+    with (
+        _opened(path) as file,
+        io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="") as text,
+    ):
+        header = [name.strip() for name in next(csv.reader(text), [])]
     # Nothing is detected: what a few first lines look like must not decide how the rest is read.
     columns = ", ".join(f"c{i}: 'VARCHAR'" for i in range(len(header)))
     return header, (
@@ -256,10 +335,11 @@ def _require_columns(contract: Contract, header: list[str], path: Path) -> None:
 
 
 def _stage_book(
-    contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None, origin: str
+    contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None
 ) -> None:
-    """Give every staged row its id, time and month, and say of which row it is a duplicate."""
-    # Without the outcome: a label that is corrected later moves a loan nowhere.
+    """Give every staged row its id, time and month, and name the earlier row it repeats."""
+    # Without the outcome: a corrected label makes no other application of it, so the row keeps
+    # its id, its month in a replay, and its part in training.
     content = "concat_ws(chr(31), {})".format(
         ", ".join(
             f"coalesce({received(c.name)}, '')" for c in contract.columns if c.role != "outcome"
@@ -267,66 +347,72 @@ def _stage_book(
     )
     key = contract.key_column
     identity = received(key.name) if key else f"'row-' || substr(md5({content}), 1, 20)"
-    if contract.time.replay:
-        moment = _replayed(contract, content)
-    else:
-        assert contract.time_column is not None
-        moment = f"CAST({date(received(contract.time_column.name))} AS TIMESTAMPTZ)"
-    connection.execute(
-        f"CREATE TABLE placed AS SELECT *, {identity} AS _id, {moment} AS _dated FROM text"
-    )
-    _place(contract, connection, month)
-    again = "_id IS NOT NULL AND _row > min(_row) OVER same"
+    moment = _replayed(contract, content) if contract.time.replay else _dated(contract)
+    outcome = received(contract.outcome_column.name)
     if contract.duplicates == "keep":
-        # Behind a '#', which the split of a training leaves out: twins stay on one side of it.
-        turn = "row_number() OVER (PARTITION BY _id ORDER BY _row)"
-        identity, duplicate = f"_id || CASE WHEN {turn} > 1 THEN '#' || {turn} ELSE '' END", "NULL"
+        application = f"_id || CASE WHEN _turn > 1 THEN {literal(COPY_MARK)} || _turn ELSE '' END"
+        duplicate = "CAST(NULL AS VARCHAR)"
     else:
-        outcome = received(contract.outcome_column.name)
-        other = f"{outcome} IS DISTINCT FROM first({outcome} ORDER BY _row) OVER same"
-        identity = "_id"
+        application = "_id"
         duplicate = (
-            f"CASE WHEN {again} THEN 'duplicate of row ' || min(_row) OVER same || "
-            f"CASE WHEN {other} THEN ' with another outcome' ELSE '' END END"
+            "CASE WHEN _turn > 1 AND _id IS NOT NULL THEN 'duplicate of row ' || _first || "
+            f"CASE WHEN {outcome} IS DISTINCT FROM _first_outcome "
+            "THEN ' with another outcome' ELSE '' END END"
         )
     connection.execute(
-        f"CREATE TABLE book AS SELECT * EXCLUDE (_id, _dated), {identity} AS _application_id, "
-        f"{literal(origin)} AS _origin, {duplicate} AS _duplicate FROM placed "
-        "WINDOW same AS (PARTITION BY _id)"
+        f"CREATE TABLE identified AS SELECT * EXCLUDE (_id, _turn, _first, _first_outcome), "
+        f"{application} AS _application_id, {duplicate} AS _duplicate FROM ("
+        "SELECT *, row_number() OVER same AS _turn, first_value(_row) OVER same AS _first, "
+        f"first_value({outcome}) OVER same AS _first_outcome "
+        f"FROM (SELECT *, {identity} AS _id, {moment} AS _applied_at FROM text) "
+        "WINDOW same AS (PARTITION BY _id ORDER BY _row))"
+    )
+    connection.execute("DROP TABLE text")
+    if month is not None:
+        row_month = line_month = literal(month)
+        near = ""
+    elif contract.time.replay:
+        row_month = f"strftime(_applied_at, {literal(KEY_FORMAT)})"
+        line_month = f"strftime({_replayed(contract, 'line')}, {literal(KEY_FORMAT)})"
+        near = ""
+    else:
+        row_month, line_month, near = _beside_dated_rows(contract, connection)
+    connection.execute(
+        f"CREATE TABLE book AS SELECT identified.*, {row_month} AS _month FROM identified "
+        + near.format("identified._row")
     )
     connection.execute(
-        f"ALTER TABLE malformed ADD COLUMN _origin VARCHAR DEFAULT {literal(origin)}"
+        f"CREATE TABLE malformed AS SELECT rejected.*, {line_month} AS _month FROM rejected "
+        + near.format("rejected._after")
     )
+    connection.execute("DROP TABLE identified")
 
 
-def _place(contract: Contract, connection: duckdb.DuckDBPyConnection, month: str | None) -> None:
-    """Put every row and every malformed line into a month there is: none is ever without one.
+def _beside_dated_rows(
+    contract: Contract, connection: duckdb.DuckDBPyConnection
+) -> tuple[str, str, str]:
+    """The months of rows and of malformed lines of a dated book, and the join both need.
 
-    A row dated before the book or after today lies in the first month or the current one, where
-    admission refuses it. One without a usable date, or a malformed line, lies where the row above
-    it does (found by counting lines, so a little further down where values hold line breaks).
+    What has no usable date lies in the month of the nearest row above that has one: what a
+    delivery brought is looked for in the month it was delivered for. A row dated after the
+    current month lies in the current one. Admission refuses them all there: every row of the
+    book is in a month that exists.
     """
-    first_month = month or partition_key(contract.time.first_day)
-    first = f"TIMESTAMPTZ {literal(window(first_month)[0].isoformat())}"
-    # A replay's months are not held against today: they are dealt, not dated.
-    last = "'infinity'" if contract.time.replay else literal(dt.datetime.now(dt.UTC).isoformat())
-
-    def within(moment: str) -> str:
-        return f"least(greatest({moment}, {first}), TIMESTAMPTZ {last})"
-
-    above = "last_value(_dated IGNORE NULLS) OVER (ORDER BY _row)"
-    placed = (
-        literal(month) if month else f"strftime({within('_applied_at')}, {literal(KEY_FORMAT)})"
+    first = partition_key(contract.time.first_day)
+    last = max(first, partition_key(dt.datetime.now(dt.UTC)))
+    begin, end = (
+        f"TIMESTAMPTZ {literal(moment.isoformat())}"
+        for moment in (window(first)[0], window(last)[1])
     )
     connection.execute(
-        f"CREATE OR REPLACE TABLE placed AS SELECT *, {placed} AS _month FROM (SELECT *, "
-        f"coalesce(_dated, {within(f'coalesce({above}, {first})')}) AS _applied_at FROM placed)"
+        f"CREATE TABLE usable AS SELECT _row, strftime(_applied_at, {literal(KEY_FORMAT)}) AS "
+        f"_near FROM identified WHERE _applied_at >= {begin} AND _applied_at < {end}"
     )
-    connection.execute(
-        "CREATE TABLE malformed AS SELECT lines.*, "
-        f"coalesce(placed._month, {literal(first_month)}) AS _month FROM "
-        "(SELECT *, number - 1 - row_number() OVER (ORDER BY number) AS above FROM rejected) lines "
-        "ASOF LEFT JOIN placed ON lines.above >= placed._row"
+    beside = f"coalesce(_near, {literal(first)})"
+    return (
+        f"CASE WHEN _applied_at >= {end} THEN {literal(last)} ELSE {beside} END",
+        beside,
+        "ASOF LEFT JOIN usable ON {} >= usable._row",
     )
 
 
@@ -343,3 +429,10 @@ def _replayed(contract: Contract, content: str) -> str:
     turn = f"(md5_number_lower({salted}) % {replay.periods} + 1)::BIGINT"
     second = f"(md5_number_upper({salted}) % [{lengths}][{turn}])::BIGINT"
     return f"to_timestamp([{starts}][{turn}] + {second})"
+
+
+def _dated(contract: Contract) -> str:
+    """The moment of a row of a dated book, NULL where there is no usable date."""
+    column = contract.time_column
+    assert column is not None
+    return f"CAST({date(received(column.name))} AS TIMESTAMPTZ)"

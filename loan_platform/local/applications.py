@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import datetime as dt
+import gzip
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from loan_platform.contract import Contract
 from loan_platform.contract.sql import literal, outcome_sql, quoted, typed_sql
 from loan_platform.decisions.outcomes import Outcome, record_outcomes
 from loan_platform.engine import duck
+from loan_platform.engine.files import replacing
 from loan_platform.engine.home import Home
 from loan_platform.ingest.source import Book
 
@@ -67,7 +69,7 @@ class Answers:
 
 
 def applications(contract: Contract, book: Book, month: str) -> list[Application]:
-    """The month's rows of the book as applications, in the order in which they were made."""
+    """The month's applications in the order in which they were made, repeated rows once."""
     names = [column.name for column in contract.feature_columns]
     with duck.connect() as connection:
         connection.register("staged", book.take(month))
@@ -75,7 +77,7 @@ def applications(contract: Contract, book: Book, month: str) -> list[Application
             f"WITH typed AS ({typed_sql(contract, 'staged')}) "
             f"SELECT _application_id, _applied_at, {outcome_sql(contract)}, "
             f"{', '.join(f'typed.{quoted(name)}' for name in names)} "
-            "FROM typed JOIN staged ON staged._row = typed._row "
+            "FROM typed JOIN staged ON staged._row = typed._row WHERE _duplicate IS NULL "
             "ORDER BY _applied_at, _application_id"
         ).fetchall()
     return [
@@ -85,15 +87,23 @@ def applications(contract: Contract, book: Book, month: str) -> list[Application
 
 
 def write_months(contract: Contract, book: Book, months: Iterable[str], path: Path) -> int:
-    """Write the book's rows of some months as a book of its own; return how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write some months of a book as a book of its own; return how many rows and other lines.
+
+    A line that no row could be read from comes after the rows, as it is.
+    """
     columns = ", ".join(quoted(column.name) for column in contract.columns)
     chosen = ", ".join(literal(month) for month in months)
-    written = book.connection.execute(
-        f"COPY (SELECT {columns} FROM book WHERE _month IN ({chosen}) ORDER BY _row) "
-        f"TO {literal(str(path))} (FORMAT csv, HEADER, COMPRESSION gzip)"
-    ).fetchone()
-    return int(written[0]) if written else 0
+    lines = book.connection.execute(
+        f"SELECT line FROM malformed WHERE _month IN ({chosen}) ORDER BY _line_number"
+    ).fetchall()
+    with replacing(path) as temporary:
+        written = book.connection.execute(
+            f"COPY (SELECT {columns} FROM book WHERE _month IN ({chosen}) ORDER BY _row) "
+            f"TO {literal(str(temporary))} (FORMAT csv, HEADER, COMPRESSION gzip)"
+        ).fetchone()
+        with gzip.open(temporary, "at", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for (line,) in lines)
+    return (int(written[0]) if written else 0) + len(lines)
 
 
 def scaled(asked: Sequence[Application], column: str, factor: float) -> list[Application]:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from loan_platform.alerts.delivery import VARIABLE as ALERT_VARIABLE
 from loan_platform.alerts.delivery import receivers
-from loan_platform.contract import ContractError, read_contract
+from loan_platform.contract import Contract, ContractError, read_contract
 from loan_platform.engine.home import PROJECT_ROOT, Home, data_directories
 from loan_platform.local.processes import holder, is_free
 from loan_platform.local.up import LOCK, Ports, contract_files, is_server
@@ -128,8 +128,12 @@ def folder(root: Path) -> Iterator[Finding]:
         seen = f"{standing} cannot be written: {error.strerror}"
         yield Finding("Home folder", "problem", seen, f"chown or chmod it, or {change}")
         return
-    made = "" if standing == root else " (made when something starts)"
-    yield Finding("Home folder", "ok", f"{root}{made}")
+    if standing == root and root.stat().st_mode & 0o077:
+        seen = f"{root} holds applicants' data, and others on this machine may look into it"
+        yield Finding("Home folder", "warning", seen, f"chmod 700 {root}")
+    else:
+        made = "" if standing == root else " (made when something starts)"
+        yield Finding("Home folder", "ok", f"{root}{made}")
     free = shutil.disk_usage(standing).free / GIB
     seen = f"{free:.1f} GiB free"
     if free < DISK_NEEDED_GIB:
@@ -171,16 +175,23 @@ def contracts(files: Iterable[Path]) -> Iterator[Finding]:
         except ContractError as error:
             yield Finding("Contract", "problem", str(error), "mend the contract at that line")
             continue
-        subject = f"Portfolio {contract.name}"
-        book = contract.source.path
-        if not folders:
-            mend = f"set LOAN_DATA_DIR to the folder with {book}; the demo can do without"
-            yield Finding(subject, "warning", "contract valid; LOAN_DATA_DIR is not set", mend)
-        elif any((path / book).exists() for path in folders) or "{" in book:
-            yield Finding(subject, "ok", f"contract valid; book {book}")
-        else:
-            seen = f"contract valid; {book} is not in {folders[0]}"
-            yield Finding(subject, "warning", seen, "put it there, or correct source.path")
+        yield _book(contract)
+
+
+def _book(contract: Contract) -> Finding:
+    """Whether the book is where the ingestion will look for it."""
+    from loan_platform.ingest.source import SourceError, book_path
+
+    subject = f"Portfolio {contract.name}"
+    try:
+        path = book_path(contract)
+    except SourceError as error:
+        return Finding(subject, "warning", "contract valid; its book is not at hand", str(error))
+    if path is None:
+        seen = "contract valid; LOAN_DATA_DIR is not set: a simulated book stands in"
+        mend = f"set LOAN_DATA_DIR to the folder with {contract.source.path}"
+        return Finding(subject, "warning", seen, mend)
+    return Finding(subject, "ok", f"contract valid; book {path}")
 
 
 def databases(home: Home) -> Iterator[Finding]:

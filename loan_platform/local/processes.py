@@ -23,6 +23,8 @@ from types import FrameType, TracebackType
 import httpx
 import psutil
 
+from loan_platform.engine.files import make_folder
+
 LOG_TAIL_LINES = 15
 _POLL_SECONDS = 0.2
 
@@ -104,7 +106,7 @@ class Supervisor:
 
     def start(self, program: Program) -> int:
         """Start one program, its output going to its log, and return its process id."""
-        self._logs.mkdir(parents=True, exist_ok=True)
+        make_folder(self._logs)
         log = self.log_of(program.name)
         if log.exists():
             log.replace(log.with_suffix(".previous.log"))
@@ -235,7 +237,7 @@ def only_one(lock: Path) -> Iterator[int]:
     Raises:
         ProcessError: somebody holds it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(lock.parent)
     with lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

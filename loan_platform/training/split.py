@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from loan_platform.contract.portfolio import COPY_MARK
+
 # Upper ends, in hundredths of the hash's range.
 _ENDS = np.array([60, 70, 80, 100])
 PARTS = np.array(["fit", "calibrate", "threshold", "judge"])
@@ -19,8 +21,8 @@ def part(application_ids: Iterable[str]) -> np.ndarray:
     """'fit' (60 %), 'calibrate' (10 %), 'threshold' (10 %) or 'judge' (20 %) for each id.
 
     A hash of the id decides, so an application keeps its part when rows are added, in every
-    training and on every machine: no version ever learnt from a row that judges another. What
-    follows a '#' is left out: it numbers the twins of an application, which stay together.
+    training and on every machine: no version ever learnt from a row that judges another. The
+    copies of a row (`duplicates: keep`) have the part of the first.
     """
     hundredths = [_hundredth(application_id) for application_id in application_ids]
     return PARTS[np.searchsorted(_ENDS, hundredths, side="right")]
@@ -28,7 +30,6 @@ def part(application_ids: Iterable[str]) -> np.ndarray:
 
 def _hundredth(application_id: str) -> int:
     # Named, so that the part is independent of the month a replay deals the same id to.
-    digest = hashlib.blake2b(
-        application_id.partition("#")[0].encode(), digest_size=8, person=b"training part"
-    )
+    first = application_id.rpartition(COPY_MARK)[0] or application_id
+    digest = hashlib.blake2b(first.encode(), digest_size=8, person=b"training part")
     return int.from_bytes(digest.digest(), "big") % 100

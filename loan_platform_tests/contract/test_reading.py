@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from loan_platform.contract import Contract, ContractError, read_contract
 from loan_platform_tests.home_loans import DEFS_YAML
@@ -432,3 +433,11 @@ def test_a_file_that_is_missing_is_told(tmp_path: Path):
 def test_a_file_without_a_contract_is_told(text: str, tmp_path: Path):
     (told,) = problems(tmp_path, text)
     assert "no attributes: block" in told
+
+
+def test_a_file_a_month_goes_with_no_replay_and_no_stand_in(credit_risk: Contract):
+    document = credit_risk.model_dump(mode="json", exclude_none=True)
+    with pytest.raises(ValidationError) as raised:
+        Contract.model_validate(document | {"source": {"path": "loans/{partition}.csv"}})
+    places = {problem["loc"] for problem in raised.value.errors()}
+    assert places == {("source", "path"), ("simulation",)}

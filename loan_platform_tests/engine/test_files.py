@@ -41,11 +41,13 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path):
     assert path.read_text() == "before"
 
 
-def test_nobody_else_may_read_what_was_written(tmp_path: Path):
-    """It may hold applicants' data."""
-    path = tmp_path / "table.txt"
+def test_nobody_else_may_look_into_what_was_made(tmp_path: Path):
+    tmp_path.chmod(0o755)
+    path = tmp_path / "home" / "data" / "table.txt"
     write_text("x", path)
-    assert path.stat().st_mode & 0o777 == 0o600
+    made = (tmp_path / "home", tmp_path / "home" / "data", path)
+    assert [one.stat().st_mode & 0o777 for one in made] == [0o700, 0o700, 0o600]
+    assert tmp_path.stat().st_mode & 0o777 == 0o755, "what was there stays as it was"
 
 
 def test_equal_tables_give_equal_bytes(tmp_path: Path):

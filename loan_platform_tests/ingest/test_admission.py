@@ -11,13 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from loan_platform.components.months import monthly
 from loan_platform.contract import Contract
-from loan_platform.contract.calendar import keys, partition_key
+from loan_platform.contract.calendar import partition_key
 from loan_platform.decisions.log import SCHEMA as DECISIONS
 from loan_platform.engine.files import write_parquet
 from loan_platform.engine.home import Home
+from loan_platform.ingest.admission import admit
 from loan_platform.ingest.cleaning import book_features, clean
-from loan_platform.ingest.source import SourceError, locate, open_book
+from loan_platform.ingest.source import Location, SourceError, locate, open_book
+from loan_platform.training.split import part
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
     DEALT,
@@ -112,7 +115,8 @@ def test_duplicates_may_be_kept_with_ids_of_their_own(small: Path, home: Home):
     taken = take_in(keeping, home)
     assert (taken.rows, len(taken.accepted), taken.quarantined) == (4, 4, [])
     same = sorted(row["application_id"] for row in taken.accepted if row["amount"] == 5)
-    assert same == [same[0], f"{same[0]}#2", f"{same[0]}#3"]
+    assert same == [same[0], f"{same[0]}#copy-2", f"{same[0]}#copy-3"]
+    assert len(set(part(same))) == 1
 
 
 def test_a_second_run_writes_the_same_bytes(small: Path, home: Home):
@@ -139,7 +143,7 @@ def test_rows_are_placed_by_date_and_those_outside_say_so(tmp_path: Path, home: 
     assert (taken.rows, len(taken.accepted)) == (200, 196)
     reasons = {row["_application_id"]: row["_reason"] for row in taken.quarantined}
     assert reasons == {
-        "H-00000": "dated outside 2024-01",
+        "H-00000": "dated before 2024-01",
         "H-00001": "applied_at: missing",
         "H-00002": "applied_at: not a date",
         "H-00003": "applied_at: not a date",
@@ -147,21 +151,94 @@ def test_rows_are_placed_by_date_and_those_outside_say_so(tmp_path: Path, home: 
     assert all(f"{row['applied_at']:%H:%M}" == "00:00" for row in taken.accepted)
 
 
-def test_no_row_of_a_file_is_in_no_partition(tmp_path: Path, home: Home):
-    """A date that is not reached yet, or a line that cannot be read, still lies in a month."""
+def test_every_row_of_a_file_lies_in_a_partition(tmp_path: Path, home: Home):
+    """One with a date not reached yet, with none, or that cannot be read: in a month that is."""
     rows = home_loans.rows(60)
-    rows[10]["applied_at"], rows[20]["applied_at"] = "3024-01-01", "never"
+    for row, day in zip(rows, range(60), strict=True):
+        row["applied_at"] = f"{dt.date(2024, 1, 5) + dt.timedelta(days=day)}"
+    for at, date in ((10, "9999-12-31"), (45, "1999-01-01"), (59, "never")):
+        rows[at]["applied_at"] = date
     contract = home_loans_in(tmp_path, rows)
-    book = tmp_path / "home_loans.csv"
-    with book.open("a", encoding="utf-8") as file:
+    with (tmp_path / "home_loans.csv").open("a", encoding="utf-8") as file:
         file.write("a line of another file\n")
     now = dt.datetime.now(dt.UTC)
-    first = contract.time.first_day
-    months = keys(first, (now.year - first.year) * 12 + now.month - first.month + 1)
-    taken = take_in(contract, home, months)
-    assert taken.rows == 61
-    assert (len(taken.accepted), len(taken.quarantined)) == (58, 3)
-    assert taken.reasons[f"dated outside {months[-1]}"] == 1
+    months = monthly(contract).get_partition_keys(current_time=now)
+    assert months[-1] == partition_key(now)
+    taken = take_in(contract, home, list(months))
+    assert (taken.rows, len(taken.accepted), len(taken.quarantined)) == (61, 57, 4)
+    found = {
+        month: list(admission.reasons)
+        for month, admission in taken.admissions.items()
+        if admission.quarantined
+    }
+    assert found == {
+        "2024-02": ["dated before 2024-01"],
+        "2024-03": ["applied_at: not a date", "malformed line: missing columns"],
+        months[-1]: [f"dated after {months[-1]}"],
+    }
+    with open_book(contract, locate(contract, home)) as book:
+        assert book_features(contract, book).num_rows == 57
+
+
+def test_what_a_delivery_breaks_lies_in_the_month_of_the_delivery(small: Path, home: Home):
+    """Blank lines, line breaks in values and broken lines before it do not move it."""
+    lines = [
+        *("2024-01-05,car,1,0,x", "", '2024-01-06,car,1,0,"two', 'lines"', "broken", ""),
+        *("2024-02-01,car,1,0,x", "broken", "2024-02-02,car,1,0,x", "2024-03-01,car,1,0,x", ""),
+        *("broken", "2024-04-01,car,1,0,x"),
+    ]
+    contract = Contract.model_validate(
+        REPLAYED.model_dump(exclude={"rules", "columns", "time"})
+        | {
+            "time": {"start": "2024-01-01"},
+            "columns": [
+                {"name": "day", "type": "date", "role": "time"},
+                {"name": "purpose", "type": "category", "categories": ["car", "home"]},
+                {"name": "amount", "type": "number"},
+                {"name": "status", "type": "category", "categories": ["0", "1"], "role": "outcome"},
+                {"name": "note", "type": "text", "role": "key"},
+            ],
+            "duplicates": "keep",
+        }
+    )
+    for end in ("\n", "\r\n"):
+        small.write_text(
+            end.join(["day,purpose,amount,status,note", *lines, ""]), encoding="utf-8", newline=""
+        )
+        with open_book(contract, locate(contract, home)) as book:
+            found = {
+                month: book.malformed(month)["_line_number"].to_pylist() for month in book.months()
+            }
+        assert found == {"2024-01": [6], "2024-02": [9], "2024-03": [13], "2024-04": []}
+
+
+def test_rows_that_differ_in_the_outcome_alone_are_duplicates_that_say_so(small: Path, home: Home):
+    small.write_text(small_book("5,1,car,0", "6,1,car,0", "5,1,car,1", "6,1,car,0"))
+    taken = take_in(DEALT, home)
+    assert taken.reasons == {"duplicate": 1, "duplicate with another outcome": 1}
+    assert {row["_row"]: row["_reason"] for row in taken.quarantined} == {
+        3: "duplicate of row 1 with another outcome",
+        4: "duplicate of row 2",
+    }
+
+
+def test_the_rows_of_a_stand_in_say_so(small: Path, home: Home):
+    small.write_text(small_book(*good_lines(5), "x,1,car,0", "broken"))
+    with open_book(REPLAYED, Location(small, simulated=True)) as book:
+        admit(REPLAYED, home, "2024-11", book)
+    rows = read(home, REPLAYED, "raw_loans", ["2024-11"])
+    assert {(row["origin"], row["outcome_source"]) for row in rows} == {("simulated", "simulated")}
+    refused = read(home, REPLAYED, "quarantine", ["2024-11"])
+    assert {row["_origin"] for row in refused} == {"simulated"}
+
+
+def test_an_application_of_another_month_of_the_book_is_not_taken_from_the_service(
+    dated: Contract, home: Home
+):
+    """The lender dates it by another day than the service decided on it."""
+    decide(dated, home, {"application_id": "H-00002", "inputs": INPUTS})
+    admission = take_in(dated, home, [MONTH]).admissions[MONTH]
+    assert (admission.rows, admission.from_service, admission.also_in_book) == (2, 0, 1)
 
 
 def test_the_same_key_in_another_month_is_a_duplicate(tmp_path: Path, home: Home):
@@ -188,7 +265,9 @@ def test_a_corrected_outcome_moves_a_row_nowhere(small: Path, home: Home):
 def test_the_file_of_a_month_that_is_not_over_may_be_missing(tmp_path: Path, home: Home):
     contract = home_loans.contract(source={"path": str(tmp_path / "{partition}.csv")})
     now = partition_key(dt.datetime.now(dt.UTC))
-    assert take_in(contract, home, [now]).rows == 0
+    with open_book(contract, locate(contract, home), now) as book:
+        assert book.missing == tmp_path / f"{now}.csv"
+        assert admit(contract, home, now, book).rows == 0
     with pytest.raises(SourceError, match="file of 2024-03 is missing"):
         take_in(contract, home, ["2024-03"])
 

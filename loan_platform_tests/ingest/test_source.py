@@ -13,7 +13,13 @@ import pytest
 
 from loan_platform.contract import Contract
 from loan_platform.engine.home import Home
-from loan_platform.ingest.source import Location, SourceError, locate, open_book
+from loan_platform.ingest.source import (
+    Location,
+    SourceError,
+    locate,
+    open_book,
+    stand_in_path,
+)
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
     DEALT,
@@ -77,6 +83,25 @@ def test_a_quote_that_is_never_closed_loses_no_line(data: Path, home: Home):
     assert (taken.rows, len(taken.accepted), len(taken.quarantined)) == (41, 10, 31)
     assert sorted(row["_line_number"] for row in taken.quarantined) == list(range(12, 43))
     assert set(taken.reasons) == {"malformed line: unquoted value"}
+
+
+def test_a_malformed_line_of_windows_is_one_line(data: Path, home: Home):
+    lines = [*good_lines(5), "", "broken", *good_lines(9)[5:], "broken too"]
+    (data / "small.csv").write_bytes(small_book(*lines).replace("\n", "\r\n").encode())
+    taken = take_in(REPLAYED, home)
+    assert (taken.rows, len(taken.accepted)) == (11, 9)
+    found = {row["_line_number"]: row["_line"] for row in taken.quarantined}
+    assert found == {8: "broken", 13: "broken too"}
+
+
+def test_another_contract_has_another_stand_in(credit_risk: Contract, home: Home):
+    outcome = credit_risk.outcome.model_copy(update={"bad": ["0"], "good": ["1"]})
+    others = [
+        credit_risk,
+        credit_risk.model_copy(update={"outcome": outcome}),
+        credit_risk.model_copy(update={"columns": credit_risk.columns[::-1]}),
+    ]
+    assert len({stand_in_path(contract, home) for contract in others}) == 3
 
 
 def test_a_line_that_is_not_utf8_is_quarantined(data: Path, home: Home):
@@ -291,5 +316,5 @@ def test_dates_place_rows_and_none_is_without_a_month(tmp_path: Path, home: Home
     ]
     contract = home_loans_in(tmp_path, rows)
     with open_book(contract, locate(contract, home)) as book:
-        # Without a usable date of its own, a row lies where the one above it does.
-        assert book.months() == {"2024-01": 4, "2024-02": 2}
+        # Without a usable date of its own, a row lies where the nearest above it with one does.
+        assert book.months() == {"2024-02": 6}

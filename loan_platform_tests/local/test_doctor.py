@@ -73,6 +73,13 @@ def test_a_home_where_nothing_can_be_made(home):
     assert finding.level == "problem"
 
 
+def test_a_home_that_others_may_look_into(tmp_path):
+    tmp_path.chmod(0o755)
+    finding = one(doctor.folder(tmp_path), "Home folder")
+    assert finding.level == "warning"
+    assert finding.mend == f"chmod 700 {tmp_path}"
+
+
 def test_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "DISK_NEEDED_GIB", 1e9)
     finding = one(doctor.folder(tmp_path), "Disk")
@@ -152,7 +159,7 @@ def test_a_book_that_is_not_in_the_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("LOAN_DATA_DIR", str(tmp_path))
     finding = one(doctor.contracts(contract_files()), "Portfolio credit_risk")
     assert finding.level == "warning"
-    assert f"credit_risk.csv.gz is not in {tmp_path}" in finding.seen
+    assert f"looked at {tmp_path / 'credit_risk.csv.gz'}" in finding.mend
     (tmp_path / "credit_risk.csv.gz").write_bytes(b"")
     finding = one(doctor.contracts(contract_files()), "Portfolio credit_risk")
     assert finding.level == "ok"

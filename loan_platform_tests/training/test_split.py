@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from loan_platform.training.split import part
+from loan_platform.training.split import PARTS, part
 
 
 def ids(count: int) -> list[str]:
@@ -29,3 +29,9 @@ def test_a_row_keeps_its_part_when_rows_are_added_or_reordered() -> None:
 def test_parts_are_the_same_on_every_machine_and_release() -> None:
     pinned = {"a": "fit", "c": "threshold", "H-00003": "calibrate", "H-00006": "judge"}
     assert part(pinned).tolist() == list(pinned.values())
+
+
+def test_copies_of_a_row_have_its_part_and_other_ids_their_own() -> None:
+    ids = [f"ACME#{number:05d}" for number in range(1000)]
+    assert (part(ids) == part([f"{one}#copy-2" for one in ids])).all()
+    assert set(part(ids)) == set(PARTS)
