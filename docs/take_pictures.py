@@ -1,8 +1,8 @@
 """Takes the README's pictures of a running platform.
 
-    python docs/take_pictures.py DAGSTER SERVICE HOME
+    python docs/take_pictures.py DAGSTER HOME
 
-`DAGSTER` and `SERVICE` are the links `loan-platform up` prints, `HOME` the folder of a demo.
+`DAGSTER` is the link `loan-platform up` prints, `HOME` the folder of a demo.
 Needs a Chromium of the system. Not here: anything a user runs.
 """
 
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent / "pictures"
 PORTFOLIO = "credit_risk"
 
 
-def main(dagster: str, service: str, home: str) -> None:
+def main(dagster: str, home: str) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("no Chromium found; install the package chromium")
@@ -28,9 +28,6 @@ def main(dagster: str, service: str, home: str) -> None:
         _shoot(page, group, "asset_graph", 8)
         page.set_viewport_size({"width": 1500, "height": 900})
         _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=overview", "drift_report", 6)
-        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=checks", "drift_check", 6)
-        _shoot(page, f"{dagster}/assets/{PORTFOLIO}/champion?view=overview", "champion", 6)
-        _shoot(page, f"{service}/docs", "service_docs", 4)
         page.set_viewport_size({"width": 1100, "height": 1500})
         _shoot(page, (Path(home) / "report.html").absolute().as_uri(), "report", 1)
         browser.close()
@@ -44,4 +41,4 @@ def _shoot(page: Page, url: str, name: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    main(*sys.argv[1:3])
