@@ -11,7 +11,6 @@ import difflib
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -516,7 +515,3 @@ def unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the columns are {', '.join(known)}"
     return f"unknown column {name}; {hint}"
-
-
-def is_plain_identifier(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None

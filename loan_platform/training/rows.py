@@ -15,18 +15,10 @@ import pyarrow.parquet as pq
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
+from loan_platform.contract.portfolio import PLATFORM_COLUMNS
 from loan_platform.contract.sql import features_sql, literal, matrix_sql
 from loan_platform.decisions.outcomes import made_by_model
 from loan_platform.engine import duck
-
-NEEDED = (
-    "application_id",
-    "applied_at",
-    "origin",
-    "outcome",
-    "outcome_known_at",
-    "outcome_source",
-)
 
 
 class TrainingError(ValueError):
@@ -171,7 +163,7 @@ def _span(months: np.ndarray) -> str:
 
 
 def _refuse_missing_columns(contract: Contract, cleaned: dict[str, Path]) -> None:
-    needed = [*NEEDED, *(column.name for column in contract.feature_columns)]
+    needed = [*PLATFORM_COLUMNS, *(column.name for column in contract.feature_columns)]
     for key, file in cleaned.items():
         found = set(pq.read_schema(file).names)
         if lacking := [name for name in needed if name not in found]:
