@@ -61,12 +61,12 @@ def model_inputs(contract: Contract, book: Path, changes: dict[str, str], seed: 
     columns = ", ".join(f"{changes.get(name, quoted(name))} AS {quoted(name)}" for name in names)
     with duck.connect() as connection:
         connection.execute(
-            "CREATE TABLE source AS SELECT row_number() OVER () AS _row, * "
+            "CREATE TABLE source AS SELECT row_number() OVER () AS _row, 'book' AS _origin, * "
             "FROM read_csv(?, all_varchar = true)",
             [str(book)],
         )
         accepted = connection.sql(
-            f"SELECT * FROM ({typed_sql(contract, 'source')}) WHERE _refused = '' ORDER BY _row"
+            f"SELECT * FROM ({typed_sql(contract, 'source')}) WHERE _rules = '' ORDER BY _row"
         ).to_arrow_table()
         chance = np.random.default_rng(seed).random(len(accepted))
         connection.register("accepted", accepted.append_column("_chance", pa.array(chance)))

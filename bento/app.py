@@ -25,10 +25,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bento.batching import Batcher, NotRecorded, Overloaded, RuleBroken
 from bento.champion import Champion, Champions
+from bento.outcomes import OPERATION as OUTCOMES
+from bento.outcomes import SCHEMAS as OUTCOME_SCHEMAS
+from bento.outcomes import OutcomeDesk
+from bento.refusal import SCHEMA as REFUSAL
+from bento.refusal import Refused
 from loan_platform import __version__
 from loan_platform.contract.request import (
     DecisionResponse,
-    FieldProblem,
     example,
     field_problems,
     rule_problems,
@@ -43,25 +47,7 @@ LARGEST_BODY_READ = 16 * LARGEST_BODY  # read to the end, so that the refusal ca
 PAGE_FILES = Path(bentoml.__file__).parent / "_internal/server/static_content"
 
 
-class Refused(Exception):
-    """A request that gets no decision: the status, and what to say."""
-
-    def __init__(
-        self, status: int, code: str, message: str, fields: list[FieldProblem] | None = None
-    ) -> None:
-        super().__init__(code)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.fields = fields or []
-
-    def response(self, headers: dict[str, str] | None = None) -> JSONResponse:
-        fields = [field.model_dump() for field in self.fields]
-        body = {"error": {"code": self.code, "message": self.message, "fields": fields}}
-        return JSONResponse(body, status_code=self.status, headers=headers)
-
-
-def create_app(champions: Champions, batcher: Batcher) -> ASGIApp:
+def create_app(champions: Champions, batcher: Batcher, outcomes: OutcomeDesk) -> ASGIApp:
     """The service as one ASGI app that lets no exception out."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
@@ -102,6 +88,11 @@ def create_app(champions: Champions, batcher: Batcher) -> ASGIApp:
             message = "More requests wait than can be answered in good time; try again"
             raise Refused(503, "overloaded", message) from None
         return Response(decision.model_dump_json(), media_type="application/json")
+
+    @app.post("/outcomes")
+    async def tell_outcomes(request: Request) -> Response:
+        receipt = await outcomes.take(await _json_body(request))
+        return Response(receipt.model_dump_json(), media_type="application/json")
 
     @app.get("/health")
     async def health() -> Response:
@@ -234,7 +225,8 @@ def describe(champions: Champions) -> dict[str, Any]:
     reference = "#/components/schemas/{}"
     schemas: dict[str, Any] = {
         "Decision": DecisionResponse.model_json_schema(mode="serialization"),
-        "Refusal": _REFUSAL,
+        "Refusal": REFUSAL,
+        **OUTCOME_SCHEMAS,
     }
     if champion is None:
         schemas["Application"] = {"type": "object", "description": _what_to_do(champions)}
@@ -281,6 +273,7 @@ def describe(champions: Champions) -> dict[str, Any]:
                     },
                 }
             },
+            "/outcomes": {"post": OUTCOMES},
             "/health": {
                 "get": {
                     "summary": "Whether a champion answers, and which",
@@ -293,20 +286,3 @@ def describe(champions: Champions) -> dict[str, Any]:
         },
         "components": {"schemas": schemas},
     }
-
-
-_REFUSAL: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "code": {"type": "string"},
-                "message": {"type": "string"},
-                "fields": {"type": "array", "items": FieldProblem.model_json_schema()},
-            },
-            "required": ["code", "message", "fields"],
-        }
-    },
-    "required": ["error"],
-}

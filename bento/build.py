@@ -18,7 +18,10 @@ from pathlib import Path
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
 PROJECT = Path(__file__).resolve().parents[1]
-SERVICE = ("__init__.py", "service.py", "app.py", "batching.py", "champion.py")
+SERVICE = (
+    *("__init__.py", "service.py", "app.py", "batching.py", "champion.py"),
+    *("outcomes.py", "refusal.py"),
+)
 ROOMS = ("contract", "engine", "decisions", "model")  # of loan_platform
 READING = ("__init__.py", "versions.py")  # of its registry: a service never trains or registers
 

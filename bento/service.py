@@ -23,6 +23,7 @@ import bentoml
 from bento.app import create_app
 from bento.batching import Batcher
 from bento.champion import Champions, Packaged
+from bento.outcomes import OutcomeDesk
 from loan_platform.decisions.log import DecisionLog
 from loan_platform.engine.home import Home
 
@@ -54,7 +55,9 @@ def _home(packaged: Packaged | None) -> Home:
 packaged = Packaged.find()
 portfolio = _portfolio(packaged)
 champions = Champions(portfolio, packaged, follows=bool(os.environ.get("MLFLOW_TRACKING_URI")))
-batcher = Batcher(DecisionLog(_home(packaged), portfolio, bentoml.server_context.worker_index or 1))
+home = _home(packaged)
+batcher = Batcher(DecisionLog(home, portfolio, bentoml.server_context.worker_index or 1))
+outcomes = OutcomeDesk(home, portfolio)
 
 
 @bentoml.service(
@@ -65,7 +68,7 @@ batcher = Batcher(DecisionLog(_home(packaged), portfolio, bentoml.server_context
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": [".*"]},
 )
-@bentoml.asgi_app(create_app(champions, batcher), path="/")
+@bentoml.asgi_app(create_app(champions, batcher, outcomes), path="/")
 class LoanService:
     """Decides about loan applications; each decision is durable before it is answered."""
 
@@ -78,3 +81,4 @@ class LoanService:
     async def stop(self) -> None:
         champions.stop()
         await batcher.stop()
+        await outcomes.stop()

@@ -6,7 +6,7 @@ Imports lie inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -90,6 +90,159 @@ def up(
 
 
 @app.command()
+def init(
+    book: Annotated[
+        str, typer.Argument(help="CSV, CSV.gz, Parquet, a glob, s3://..., or postgresql://...")
+    ],
+    name: Annotated[str | None, typer.Option(help="The portfolio; else the file's name")] = None,
+    table: Annotated[str | None, typer.Option(help="With a database: the table")] = None,
+    query: Annotated[str | None, typer.Option(help="With a database: one SELECT")] = None,
+    outcome: Annotated[str | None, typer.Option(help="The column of what became of a loan")] = None,
+    bad: Annotated[list[str] | None, typer.Option(help="An outcome that is bad; repeat it")] = None,
+    good: Annotated[list[str] | None, typer.Option(help="One that is good; repeat it")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of the application's date")] = None,
+    key: Annotated[str | None, typer.Option(help="The column that numbers applications")] = None,
+    use: Annotated[
+        list[str] | None, typer.Option(help="A column to use all the same; repeat it")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="A column to leave out; repeat it")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder of portfolios; else the platform's own")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a contract")] = False,
+) -> None:
+    """Write a contract for a loan book from what is in it, and say what to check."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.ingest.source import SourceError, source_at
+    from loan_platform.local.init import write_contract
+    from loan_platform.proposal.propose import ProposalError, Wishes
+
+    wishes = Wishes(
+        outcome=outcome,
+        bad=tuple(bad or ()),
+        good=tuple(good or ()),
+        time=time,
+        key=key,
+        use=tuple(use or ()),
+        ignore=tuple(ignore or ()),
+    )
+    try:
+        write_contract(
+            source_at(book, table, query),
+            name=name,
+            wishes=wishes,
+            into=into,
+            overwrite=overwrite,
+            say=Console(highlight=False, soft_wrap=True),
+        )
+    except (ContractError, ProposalError, SourceError) as problem:
+        _fail(problem)
+
+
+@app.command()
+def stats(
+    book: Annotated[str, typer.Argument(help="As for init")],
+    table: Annotated[str | None, typer.Option(help="With a database: the table")] = None,
+    query: Annotated[str | None, typer.Option(help="With a database: one SELECT")] = None,
+    outcome: Annotated[str | None, typer.Option(help="The column of what became of a loan")] = None,
+    bad: Annotated[list[str] | None, typer.Option(help="An outcome that is bad; repeat it")] = None,
+    time: Annotated[str | None, typer.Option(help="The column of the application's date")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the page here")] = None,
+) -> None:
+    """Print the profile of a book as JSON."""
+    from loan_platform.ingest.leaks import as_json, evidence
+    from loan_platform.ingest.profile import ProfileError, profile_source
+    from loan_platform.ingest.profile_page import write_page
+    from loan_platform.ingest.source import SourceError, source_at
+
+    try:
+        profile = profile_source(
+            source_at(book, table, query), outcome=outcome, bad=tuple(bad or ()), time=time
+        )
+    except (ProfileError, SourceError) as problem:
+        _fail(problem)
+    typer.echo(as_json(profile, evidence(profile)))
+    if html:
+        write_page(profile, html)
+
+
+@app.command()
+def migrate(
+    file: Annotated[str, typer.Argument(help="CSV, CSV.gz, Parquet, a glob or s3://...")],
+    url: Annotated[str, typer.Argument(help="postgresql://user@host/database")],
+    table: Annotated[str, typer.Option(help="`loans` or `schema.loans`")],
+) -> None:
+    """Load a file into a PostgreSQL table: all of it or nothing; again is harmless."""
+    from rich.console import Console
+
+    from loan_platform.ingest.migrate import migrate as load
+    from loan_platform.ingest.source import SourceError, source_at
+
+    try:
+        load(
+            source_at(file),
+            url,
+            table,
+            say=Console(highlight=False, soft_wrap=True),
+        )
+    except SourceError as problem:
+        _fail(problem)
+
+
+@app.command()
+def outcomes(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio the loans are of")],
+    reports: Annotated[
+        str,
+        typer.Argument(
+            help="A file or database with application_id, outcome, known_at and perhaps source"
+        ),
+    ],
+    table: Annotated[str | None, typer.Option(help="With a database: the table")] = None,
+    query: Annotated[str | None, typer.Option(help="With a database: one SELECT")] = None,
+    source: Annotated[str, typer.Option(help="Who observed them, where no column says")] = "lender",
+) -> None:
+    """Record what became of loans; again is harmless, and what is refused is kept aside."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.ingest.source import SourceError, source_at
+    from loan_platform.local.outcomes import record
+
+    try:
+        record(
+            portfolio,
+            source_at(reports, table, query),
+            source,
+            say=Console(highlight=False, soft_wrap=True),
+        )
+    except (ContractError, SourceError) as problem:
+        _fail(problem)
+
+
+@app.command()
+def materialize(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+) -> None:
+    """Make everything of a portfolio, from its book to its packaged champion."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.ingest.source import SourceError
+    from loan_platform.local.materialize import materialize as make
+    from loan_platform.local.platform_runs import RunError
+
+    try:
+        make(portfolio, say=Console(highlight=False, soft_wrap=True))
+    except (ContractError, RunError, SourceError) as problem:
+        _fail(problem)
+
+
+@app.command()
 def doctor() -> None:
     """Say what is wrong with versions, folders, ports, databases, alerts, and what to do."""
     from rich.console import Console
@@ -118,7 +271,7 @@ def version() -> None:
     typer.echo(__version__)
 
 
-def _fail(problem: Exception) -> None:
+def _fail(problem: Exception) -> NoReturn:
     typer.echo(f"problem: {problem}", err=True)
     raise typer.Exit(1)
 

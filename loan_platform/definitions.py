@@ -8,6 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from loan_platform.contract.portfolios import contract_files
+
 # One process a run: a step's own process costs seconds of imports, its work less than one.
 # Runs go beside each other; steps of a run do not.
 EXECUTOR = dg.in_process_executor
@@ -20,4 +22,5 @@ def with_platform_policy(*parts: dg.Definitions) -> dg.Definitions:
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    contract_files()  # a misspelt LOAN_PLATFORM_PORTFOLIOS is an error, not an empty location
     return with_platform_policy(dg.load_from_defs_folder(path_within_project=Path(__file__).parent))

@@ -52,8 +52,10 @@ def current_months_schedule(
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
-    def current_months(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    def current_months(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         first, last = open_months(contract, context.scheduled_execution_time)
+        if first > last:
+            return dg.SkipReason(f"the book ended with {last}, and all its outcomes are known")
         return dg.RunRequest(
             tags={
                 "dagster/asset_partition_range_start": first,
@@ -68,10 +70,11 @@ def open_months(contract: Contract, now: dt.datetime) -> tuple[str, str]:
     """First and last month whose rows or outcomes may still change at `now`.
 
     A month is open until the outcome of its last day has matured and had the contract's time to
-    be reported.
+    be reported. Of a book that has ended there may be none left: first is then after last.
     """
     outcome = contract.outcome
     days = outcome.matures_after_days + outcome.reported_within_days + 1
     earliest = now.astimezone(dt.UTC) - dt.timedelta(days=days)
     first = max(partition_key(earliest), keys(contract.time.first_day, 1)[0])
-    return first, partition_key(now)
+    last = partition_key(now)
+    return first, min(last, partition_key(contract.time.end)) if contract.time.end else last

@@ -4,7 +4,8 @@ Here: decisions, outcomes, raw_loans, cleaned_features, feature_bins, feature_co
 Not here: what they compute (`ingest`, `drift.counts`, `decisions`).
 """
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loan_platform.components.automation import fill_gaps
-from loan_platform.components.checks_history import MEND, PARTITIONS
+from loan_platform.components.contract_checks import contract_check_results, contract_check_specs
 from loan_platform.components.months import MonthByMonth, Recorded, backfill_policy, monthly
 from loan_platform.components.presentation import (
     asset_spec,
@@ -27,11 +28,9 @@ from loan_platform.contract import Contract
 from loan_platform.engine.files import write_parquet, write_text
 from loan_platform.engine.home import Home
 from loan_platform.ingest.admission import Admission, admit, kept_columns
-from loan_platform.ingest.cleaning import book_features, clean
-from loan_platform.ingest.source import Book, SourceError, locate, open_book
-
-ADMITTED = "admitted"
-REASONS_TOLD = 3
+from loan_platform.ingest.cleaning import clean, write_book_features
+from loan_platform.ingest.source import SourceError, locate
+from loan_platform.ingest.staging import Book, open_book
 
 
 class BinsConfig(dg.Config):
@@ -52,7 +51,8 @@ def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
     """decisions or outcomes: a month of the service's database as Parquet."""
     describe = {
         "decisions": "Every answer of the service to an application of the month, as logged.",
-        "outcomes": "What became of the month's decided loans, where it is known, and since when.",
+        "outcomes": "What became of the month's decided loans, where it is known, and since when. "
+        "Takes in the contract's reports of outcomes, and keeps every word on every loan beside.",
     }
     spec = asset_spec(
         contract,
@@ -66,11 +66,14 @@ def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
 
     @dg.multi_asset(name=f"{contract.name}_{name}", specs=[spec], backfill_policy=backfill_policy())
     def snapshot(context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]) -> Iterator[Any]:
+        # Once a run, not once a month: reports are of all months together.
+        of_month, told = (_decisions if name == "decisions" else _outcomes)(contract, home)
+
         def copy(month: str) -> Iterator[Recorded]:
-            table = (_decisions if name == "decisions" else _outcomes)(contract, home, month)
+            table = of_month(month)
             path = home.partition(contract.name, name, month)
             write_parquet(table, path)
-            yield spec.key, file_metadata(path, len(table))
+            yield spec.key, {**file_metadata(path, len(table)), **told}
 
         months = MonthByMonth(context)
         months.each(copy)
@@ -79,24 +82,68 @@ def _service_snapshot(contract: Contract, name: str) -> dg.AssetsDefinition:
     return snapshot
 
 
-def _decisions(contract: Contract, home: Home, month: str) -> pa.Table:
+Snapshot = tuple[Callable[[str], pa.Table], dict[str, Any]]
+"""What a month's file holds, and what there is to tell of the run."""
+
+
+def _decisions(contract: Contract, home: Home) -> Snapshot:
     from loan_platform.decisions.log import read_decisions
 
-    return read_decisions(home, contract.name, month)
+    return lambda month: read_decisions(home, contract.name, month), {}
 
 
-def _outcomes(contract: Contract, home: Home, month: str) -> pa.Table:
-    """Outcomes of the applications decided in `month`."""
-    from loan_platform.decisions.outcomes import read_outcomes
+def _outcomes(contract: Contract, home: Home) -> Snapshot:
+    """Outcomes of the applications decided in a month, once the reports have been taken in.
 
-    outcomes = read_outcomes(home, contract.name)
-    decided = home.partition(contract.name, "decisions", month)
-    if not decided.is_file():
-        return outcomes.slice(0, 0)
+    Beside the months lies every word on every loan: a loan of the lender's book was decided in no
+    month, and a training as of some moment asks what was known then.
+    """
     import pyarrow.compute as pc
 
-    ids = pq.read_table(decided, columns=["application_id"])["application_id"]
-    return outcomes.filter(pc.is_in(outcomes["application_id"], value_set=ids.combine_chunks()))
+    from loan_platform.decisions.outcomes import (
+        history_path,
+        newest_words,
+        read_outcome_history,
+    )
+
+    told = _take_in_reports(contract, home)
+    history = read_outcome_history(home, contract.name)
+    write_parquet(history, history_path(home, contract.name))
+    newest = newest_words(history)
+
+    def of_month(month: str) -> pa.Table:
+        decided = home.partition(contract.name, "decisions", month)
+        if not decided.is_file():
+            return newest.slice(0, 0)
+        ids = pq.read_table(decided, columns=["application_id"])["application_id"]
+        return newest.filter(pc.is_in(newest["application_id"], value_set=ids.combine_chunks()))
+
+    return of_month, told
+
+
+def _take_in_reports(contract: Contract, home: Home) -> dict[str, Any]:
+    """Record what the contract's reports of outcomes say; give what came of it."""
+    from loan_platform.ingest.reports import take_in
+
+    if contract.outcome.reports is None:
+        return {}
+    taken = take_in(contract, home, contract.outcome.reports)
+    reasons = "\n".join(f"| {reason} | {n} |" for reason, n in taken.reasons.items())
+    return {
+        "report": contract.outcome.reports.name,
+        "report_rows": taken.rows,
+        "report_recorded": taken.recorded,
+        "report_already_known": taken.already_known,
+        "report_refused": taken.refused,
+        **(
+            {
+                "report_reasons": dg.MetadataValue.md(f"| reason | rows |\n|---|---|\n{reasons}"),
+                "report_refused_file": dg.MetadataValue.path(str(taken.refused_file)),
+            }
+            if taken.refused_file
+            else {}
+        ),
+    }
 
 
 def _feature_bins(contract: Contract) -> dg.AssetsDefinition:
@@ -120,7 +167,8 @@ def _feature_bins(contract: Contract) -> dg.AssetsDefinition:
             bins = read_bins(contract, home)
             context.log.info("the bins are there already; refit: true fits them anew")
         else:
-            bins = fit_bins(contract, _whole_book(contract, home))
+            with tempfile.TemporaryDirectory(prefix="loan_platform_") as folder:
+                bins = fit_bins(contract, _whole_book(contract, home, Path(folder)))
             write_text(bins.model_dump_json(indent=1), path)
         return dg.MaterializeResult(
             metadata={"bins_hash": bins.bins_hash, "dagster/uri": path.as_uri()}
@@ -151,26 +199,28 @@ def read_bins(contract: Contract, home: Home) -> Any:
     return Bins.model_validate_json(path.read_text())
 
 
-def _whole_book(contract: Contract, home: Home) -> pa.Table:
-    """Features of every admissible row there is, over all files of the source."""
+def _whole_book(contract: Contract, home: Home, folder: Path) -> list[Path]:
+    """Write features of every admissible row there is, over all files of the source."""
     location = locate(contract, home)
     if not contract.source.one_file_a_partition:
         with open_book(contract, location) as book:
-            return book_features(contract, book)
+            write_book_features(contract, book, folder / "book.parquet")
+        return [folder / "book.parquet"]
     found = []
     for month in monthly(contract).get_partition_keys():
         try:
             with open_book(contract, location, month) as book:
                 if book.missing is None:
-                    found.append(book_features(contract, book))
+                    write_book_features(contract, book, folder / f"{month}.parquet")
+                    found.append(folder / f"{month}.parquet")
         except SourceError:
             continue  # a month that cannot be read fails in its own partition, with the reason
     if not found:
         raise SourceError(
-            f"{contract.name}: no month's file of {location.path} can be read, so no bins can be "
-            "fitted. Put the files there and materialize feature_bins again."
+            f"{contract.name}: no month's file of {location.source.name} can be read, so no bins "
+            "can be fitted. Put the files there and materialize feature_bins again."
         )
-    return pa.concat_tables(found)
+    return found
 
 
 def _book(contract: Contract) -> dg.AssetsDefinition:
@@ -216,14 +266,7 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
         name=f"{contract.name}_book",
         specs=[raw, cleaned, counts],
         # Unpartitioned, as `no_drift` is: one verdict on all months of a run.
-        check_specs=[
-            dg.AssetCheckSpec(
-                ADMITTED,
-                asset=raw.key,
-                description="The contract accepts some of the month's rows, and no more than "
-                f"{contract.maximum_quarantine_share:.1%} of them lie in quarantine.",
-            )
-        ],
+        check_specs=contract_check_specs(contract, raw.key),
         can_subset=True,
         backfill_policy=backfill_policy(),
     )
@@ -231,7 +274,7 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
         selected = context.selected_asset_keys
         if raw.key not in selected and context.selected_asset_check_keys:
             raise dg.Failure(
-                f"{ADMITTED} judges the rows as they are taken in; "
+                "the contract's checks judge rows as they are taken in; "
                 f"materialize {contract.name}/raw_loans with it.",
                 allow_retries=False,
             )
@@ -244,7 +287,7 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
                 admissions[month] = admission
                 yield raw.key, _admission_metadata(contract, home, month, admission, staged)
             if cleaned.key in selected:
-                rows = len(clean(contract, home, month))
+                rows = clean(contract, home, month)
                 path = home.partition(contract.name, "cleaned_features", month)
                 yield cleaned.key, file_metadata(path, rows)
             if counts.key in selected:
@@ -253,8 +296,12 @@ def _book(contract: Contract) -> dg.AssetsDefinition:
         months = MonthByMonth(context)
         with _books(contract, home, wanted=raw.key in selected) as open_month:
             months.each(take_in)
-        asked = bool(admissions and context.selected_asset_check_keys)
-        yield from months.results([_admitted(contract, raw.key, admissions)] if asked else [])
+        asked = {key.name for key in context.selected_asset_check_keys} if admissions else set()
+        yield from months.results(
+            verdict
+            for verdict in contract_check_results(contract, home, raw.key, admissions)
+            if verdict.check_name in asked
+        )
 
     return book
 
@@ -270,60 +317,13 @@ def _books(contract: Contract, home: Home, *, wanted: bool) -> Iterator[Any]:
         if contract.source.one_file_a_partition:
 
             def open_month(month: str) -> Book:
+                stack.close()  # of the month before
                 return stack.enter_context(open_book(contract, location, month))
 
             yield open_month
         else:
             whole = stack.enter_context(open_book(contract, location))
             yield lambda _month: whole
-
-
-def _admitted(
-    contract: Contract, asset: dg.AssetKey, admissions: Mapping[str, Admission]
-) -> dg.AssetCheckResult:
-    """One for all months of the run; it names those of which too little was accepted."""
-    short = {
-        month: one
-        for month, one in admissions.items()
-        if one.rows
-        and (not one.accepted or one.quarantined > contract.maximum_quarantine_share * one.rows)
-    }
-    rows = sum(one.rows for one in admissions.values())
-    quarantined = sum(one.quarantined for one in admissions.values())
-    metadata: dict[str, Any] = {
-        PARTITIONS: dg.MetadataValue.json(sorted(short)),
-        "rows_in": rows,
-        "quarantined": quarantined,
-        "largest_share": max((one.quarantined / (one.rows or 1)) for one in admissions.values()),
-        "maximum_share": contract.maximum_quarantine_share,
-    }
-    if short:
-        metadata[MEND] = (
-            "read the rows and their reasons in the quarantine files that the metadata of "
-            f"{contract.name}/raw_loans names; mend the book, or the contract where the rows are "
-            f"right, then materialize {contract.name}/raw_loans, cleaned_features and "
-            "feature_counts of the month again"
-        )
-    return dg.AssetCheckResult(
-        asset_key=asset,
-        check_name=ADMITTED,
-        passed=not short,
-        severity=dg.AssetCheckSeverity.WARN,
-        description="; ".join(_shortfall(month, one) for month, one in sorted(short.items()))
-        or f"{quarantined:,} of {rows:,} rows lie in quarantine",
-        metadata=metadata,
-    )
-
-
-def _shortfall(month: str, admission: Admission) -> str:
-    """What came of a month, with the commonest reasons: the contract's words, no row's values."""
-    told = [f"{reason} ({n:,})" for reason, n in list(admission.reasons.items())[:REASONS_TOLD]]
-    if more := len(admission.reasons) - len(told):
-        told.append(f"{more} more reasons" if more > 1 else "1 more reason")
-    return (
-        f"{month}: {admission.quarantined:,} of {admission.rows:,} rows lie in quarantine: "
-        + ", ".join(told)
-    )
 
 
 def _admission_metadata(

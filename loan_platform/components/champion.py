@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from loan_platform.components.book import read_bins
 from loan_platform.components.presentation import asset_spec, file_metadata, picture
 from loan_platform.contract import Contract
-from loan_platform.contract.calendar import window
-from loan_platform.engine.files import write_parquet, write_text
+from loan_platform.contract.calendar import partition_key, window
+from loan_platform.engine.files import make_folder, write_parquet, write_text
 from loan_platform.engine.home import PROJECT_ROOT, Home
 
 MODEL_ASSETS = ("trained_model", "champion", "baseline_stats", "loan_service")
@@ -41,7 +41,8 @@ def champion_assets(contract: Contract) -> list[dg.AssetsDefinition]:
 
 class TrainingConfig(dg.Config):
     as_of: str | None = None
-    """Train on what was known then (ISO 8601 with zone). Default: the end of the newest month."""
+    """Train on what was known then (ISO 8601 with zone). Default: the end of the newest month, and
+    of a book that has ended the day on which that month has matured."""
 
 
 def _trained_model(contract: Contract) -> dg.AssetsDefinition:
@@ -51,7 +52,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
         "The challenger: fitted on every outcome known by now, judged on rows it never touched, "
         "tracked and registered in MLflow.",
         kinds={"lightgbm", "mlflow"},
-        deps=["cleaned_features"],
+        deps=["profile", "cleaned_features"],
     )
 
     @dg.multi_asset(
@@ -65,6 +66,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
         home: dg.ResourceParam[Home],
         mlflow: dg.ResourceParam[Any],
     ) -> dg.MaterializeResult[Any]:
+        from loan_platform.decisions.outcomes import history_path
         from loan_platform.registry.models import Registry
         from loan_platform.training.pictures import draw
         from loan_platform.training.train import train
@@ -76,6 +78,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 contract,
                 cleaned,
                 as_of,
+                reported=history_path(home, contract.name),
                 progress=context.log.info,
             )
             version = Registry(home, contract.name).register(
@@ -84,7 +87,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 parent_run_id=parent_run_id,
                 tags={"dagster_run_id": context.run.run_id},
             )
-        record = trained.bundle.record
+        record, accepted = trained.bundle.record, contract.leaks_accepted
         return dg.MaterializeResult(
             metadata={
                 "model_version": version,
@@ -95,6 +98,7 @@ def _trained_model(contract: Contract) -> dg.AssetsDefinition:
                 "contract_hash": contract.contract_hash,
                 "policy_hash": trained.bundle.policy.policy_hash,
                 "simulated": record.simulated,
+                **({"leaks_accepted": dict(accepted)} if accepted else {}),
                 **_figures(record.metrics),
                 **{
                     file.removesuffix(".png"): picture(png, file.removesuffix(".png"))
@@ -118,7 +122,11 @@ def _as_of(contract: Contract, months: list[str], asked: str | None) -> dt.datet
             f"{contract.name} has no cleaned_features yet; materialize its months first.",
             allow_retries=False,
         )
-    return min(window(months[-1])[1], dt.datetime.now(dt.UTC))
+    known_by = window(months[-1])[1]
+    if contract.time.end and months[-1] == partition_key(contract.time.end):
+        # Nothing follows the last month of a book that has ended, but its outcomes still come in.
+        known_by += dt.timedelta(days=contract.outcome.matures_after_days)
+    return min(known_by, dt.datetime.now(dt.UTC))
 
 
 @contextmanager
@@ -153,6 +161,7 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
     def champion(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
     ) -> dg.MaterializeResult[Any]:
+        from loan_platform.decisions.outcomes import history_path
         from loan_platform.registry.models import Registry
         from loan_platform.registry.promotion import judge
 
@@ -175,6 +184,7 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
             registry.load(before) if before else None,
             home.partitions(contract.name, "cleaned_features"),
             candidate.record.as_of,
+            reported=history_path(home, contract.name),
         )
         if verdict.promote:
             registry.promote(challenger)
@@ -350,7 +360,7 @@ def build_bento(contract: Contract, home: Home, registry: Any, version: str) -> 
 
     BentoML takes its store from the environment once, when it is imported.
     """
-    home.bentoml.mkdir(parents=True, exist_ok=True)
+    make_folder(home.bentoml)
     with tempfile.TemporaryDirectory() as folder:
         bundle = registry.download(version, Path(folder))
         built = subprocess.run(

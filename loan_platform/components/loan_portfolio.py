@@ -1,6 +1,6 @@
 """The `LoanPortfolio` component: one contract in, one asset graph out.
 
-Here: which parts a portfolio has. Not here: the parts (`book`, `champion`, `monitoring`,
+Here: which parts a portfolio has. Not here: the parts (`profile`, `book`, `champion`, `monitoring`,
 `automation`, `retraining`), or anything a portfolio computes.
 """
 
@@ -16,8 +16,11 @@ from loan_platform.components.automation import current_months_schedule
 from loan_platform.components.book import book_assets
 from loan_platform.components.champion import MODEL_ASSETS, champion_assets
 from loan_platform.components.monitoring import drift_check_key, monitoring_assets
+from loan_platform.components.profile import profile_assets
 from loan_platform.components.retraining import retrain_sensor
+from loan_platform.components.scaffolding import PortfolioScaffolder
 from loan_platform.contract import Contract, read_contract
+from loan_platform.contract.portfolios import is_chosen
 
 # What changes with every night of an open month.
 MONTHLY_ASSETS = ("decisions", "outcomes", "raw_loans", "cleaned_features", "feature_counts")
@@ -36,6 +39,7 @@ class AttributesAsWritten(BaseModel):
         return handler(Contract.__pydantic_core_schema__)
 
 
+@dg.scaffold_with(PortfolioScaffolder)
 class LoanPortfolio(dg.Component):
     """The asset graph of one loan book, from its contract.
 
@@ -43,8 +47,8 @@ class LoanPortfolio(dg.Component):
     and drift reports; a sensor that retrains on drift; a schedule for the current months.
     """
 
-    def __init__(self, contract: Contract) -> None:
-        self.contract = contract
+    def __init__(self, contract: Contract | None) -> None:
+        self.contract = contract  # None: not among those in LOAN_PLATFORM_PORTFOLIOS
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
@@ -56,7 +60,8 @@ class LoanPortfolio(dg.Component):
         attributes: BaseModel | None,  # noqa: ARG003
         context: dg.ComponentLoadContext,
     ) -> LoanPortfolio:
-        return cls(read_contract(Path(context.path) / "defs.yaml"))
+        folder = Path(context.path)
+        return cls(read_contract(folder / "defs.yaml") if is_chosen(folder.name) else None)
 
     @classmethod
     def get_spec(cls) -> dg.ComponentTypeSpec:
@@ -66,7 +71,7 @@ class LoanPortfolio(dg.Component):
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:  # noqa: ARG002
-        return portfolio_definitions(self.contract)
+        return portfolio_definitions(self.contract) if self.contract else dg.Definitions()
 
 
 def portfolio_definitions(contract: Contract) -> dg.Definitions:
@@ -82,7 +87,12 @@ def portfolio_definitions(contract: Contract) -> dg.Definitions:
         selection=keys(MODEL_ASSETS),
     )
     return dg.Definitions(
-        assets=[*book_assets(contract), *champion_assets(contract), *monitoring_assets(contract)],
+        assets=[
+            *profile_assets(contract),
+            *book_assets(contract),
+            *champion_assets(contract),
+            *monitoring_assets(contract),
+        ],
         sensors=[sensor] if sensor else [],
         schedules=[current_months_schedule(contract, keys(MONTHLY_ASSETS))],
     )

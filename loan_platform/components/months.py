@@ -6,6 +6,7 @@ Here: the partitions definitions and what a run writes of them. Not here: calend
 
 from __future__ import annotations
 
+import datetime as dt
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from loan_platform.contract import Contract
-from loan_platform.contract.calendar import KEY_FORMAT
+from loan_platform.contract.calendar import KEY_FORMAT, partition_key, window
 
 # Months a backfill run takes at once: one process start for several, a bounded run all the same.
 MONTHS_PER_RUN = 6
@@ -23,20 +24,24 @@ Recorded = tuple[dg.AssetKey, Mapping[str, Any]]
 
 
 def monthly(contract: Contract) -> dg.PartitionsDefinition[str]:
-    """Months from the first of the book to the current one, which is included."""
+    """Months from the first of the book to the current one, or to its last, which is included."""
     return _months(contract, end_offset=1)
 
 
 def closed_monthly(contract: Contract) -> dg.PartitionsDefinition[str]:
-    """Months from the first of the book to the last one that is over."""
+    """Months from the first of the book to the last one of it that is over."""
     return _months(contract, end_offset=0)
 
 
 def _months(contract: Contract, end_offset: int) -> dg.PartitionsDefinition[str]:
+    first, last = contract.time.first_day, contract.time.end
+    over = last is not None and window(partition_key(last))[1] <= dt.datetime.now(dt.UTC)
     return dg.MonthlyPartitionsDefinition(
-        start_date=contract.time.first_day.strftime(KEY_FORMAT),
+        start_date=first.strftime(KEY_FORMAT),
+        # Dagster leaves the month out that its end lies in.
+        end_date=window(partition_key(last))[1].strftime(KEY_FORMAT) if over and last else None,
         fmt=KEY_FORMAT,
-        end_offset=end_offset,
+        end_offset=0 if over else end_offset,
     )
 
 

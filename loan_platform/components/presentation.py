@@ -86,7 +86,7 @@ def features_schema(contract: Contract) -> dg.TableSchema:
         for name, feature in contract.features.items()
     ]
     return dg.TableSchema(
-        columns=[*_provenance(), *(_column(c) for c in contract.feature_columns), *derived]
+        columns=[*_provenance(), *(_column(c) for c in contract.input_columns), *derived]
     )
 
 
@@ -96,7 +96,7 @@ def features_lineage(contract: Contract) -> dg.TableColumnLineage:
     from sqlglot import exp
 
     raw = dg.AssetKey([contract.name, "raw_loans"])
-    plain = [*PROVENANCE_COLUMNS, *(column.name for column in contract.feature_columns)]
+    plain = [*PROVENANCE_COLUMNS, *(column.name for column in contract.input_columns)]
     sources = {name: [name] for name in plain}
     for name, feature in contract.features.items():
         tree = sqlglot.parse_one(feature.sql, dialect="duckdb")

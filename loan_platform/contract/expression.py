@@ -16,6 +16,8 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.tokens import TokenType
 
+from loan_platform.contract.spark import NotPortable, to_spark
+
 SQL_TYPES = {
     "number": "DOUBLE",
     "integer": "BIGINT",
@@ -89,12 +91,23 @@ def check_expression(
     with _engine().cursor() as connection:
         _check_functions(sql)
         _check_binding(connection, sql, columns, returns)
+        _check_dates(connection, tree, columns)
         _check_total(connection, sql, columns, ranges or {}, used)
     try:
-        spark = tree.sql(dialect="spark", unsupported_level=sqlglot.ErrorLevel.RAISE)
-        sqlglot.parse_one(spark, dialect="spark")
+        to_spark(sql)
+    except NotPortable as error:
+        raise ExpressionError(str(error)) from None
     except sqlglot.errors.SqlglotError as error:
         raise ExpressionError(f"has no Spark equivalent: {error}") from None
+
+
+def columns_of(sql: str) -> list[str]:
+    """Names of the columns an expression reads, each once; none where it cannot be parsed."""
+    try:
+        tree = sqlglot.parse_one(sql, dialect="duckdb")
+    except sqlglot.errors.SqlglotError:
+        return []
+    return list(dict.fromkeys(reference.name for reference in tree.find_all(exp.Column)))
 
 
 def _check_reference(
@@ -135,18 +148,36 @@ def _check_functions(sql: str) -> None:
 def _check_binding(
     connection: duckdb.DuckDBPyConnection, sql: str, columns: Mapping[str, str], returns: str
 ) -> None:
-    row = ", ".join(f'NULL::{SQL_TYPES[kind]} AS "{name}"' for name, kind in columns.items())
     try:
-        described = connection.execute(
-            f"DESCRIBE SELECT ({sql}) AS value FROM (SELECT {row})"
-        ).fetchone()
+        found = _type_of(connection, sql, columns)
     except duckdb.Error as error:
         raise ExpressionError(_first_line(error)) from None
-    assert described is not None
-    found = described[1]
     fits = found == "BOOLEAN" if returns == "boolean" else found.split("(")[0] in NUMERIC
     if not fits or found.endswith("]"):
         raise ExpressionError(f"gives {found}, but must give a {returns}")
+
+
+def _type_of(connection: duckdb.DuckDBPyConnection, sql: str, columns: Mapping[str, str]) -> str:
+    row = ", ".join(f'NULL::{SQL_TYPES[kind]} AS "{name}"' for name, kind in columns.items())
+    described = connection.execute(
+        f"DESCRIBE SELECT ({sql}) AS value FROM (SELECT {row})"
+    ).fetchone()
+    assert described is not None
+    return str(described[1])
+
+
+def _check_dates(
+    connection: duckdb.DuckDBPyConnection, tree: exp.Expr, columns: Mapping[str, str]
+) -> None:
+    """Refuse date - date: whole days to DuckDB, an interval to Spark."""
+    for difference in tree.find_all(exp.Sub):
+        sides = (difference.this, difference.expression)
+        if all(_type_of(connection, s.sql(dialect="duckdb"), columns) == "DATE" for s in sides):
+            earlier, later = sides[1].sql(dialect="duckdb"), sides[0].sql(dialect="duckdb")
+            raise ExpressionError(
+                f"subtracts dates, which not every engine gives as days; write "
+                f"date_diff('day', {earlier}, {later})"
+            )
 
 
 def _check_total(

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import functools
 import hashlib
 import itertools
 import json
+import math
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from loan_platform.contract.expression import ExpressionError, check_expression
+from loan_platform.contract.expression import ExpressionError, check_expression, columns_of
+
+Problem = tuple[tuple[str | int, ...], str]
+"""Where in a contract something is wrong, and what to do about it."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.\- ]*$", max_length=120)]
@@ -36,6 +42,10 @@ PLATFORM_COLUMNS = (
 )
 
 
+# What a date's format may hold, and between its parts.
+DATE_TOKENS = ("%Y", "%y", "%m", "%b", "%d")
+DATE_SEPARATORS = "-/., _:"
+
 # With `duplicates: keep`: between the id a repeated row would have and its number.
 COPY_MARK = "#copy-"
 
@@ -47,16 +57,51 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """Where the book lies. A relative path is looked for in `LOAN_DATA_DIR`."""
+    """Where rows lie: file(s) at `path`, or a PostgreSQL `table` or `query` at `url`.
 
-    path: str = Field(
-        description="CSV, gzipped CSV or Parquet; "
-        "`{partition}` stands for the month where there is a file a month"
+    A relative path is looked for in `LOAN_DATA_DIR`.
+    """
+
+    path: str | None = Field(
+        None,
+        description="CSV, gzipped CSV or Parquet: a file, a glob (`loans/*.csv.gz`), or object "
+        "storage (`s3://bucket/loans.parquet`); "
+        "`{partition}` stands for the month where there is a file a month",
     )
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    encoding: Literal["utf-8", "latin-1"] = "utf-8"
+    url: str | None = Field(
+        None,
+        description="postgresql://user@host/database; `${NAME}` stands for an environment "
+        "variable, so that no password lies in a contract",
+    )
+    table: str | None = Field(None, description="`loans` or `schema.loans`")
+    query: str | None = Field(None, description="Instead of table: one SELECT")
 
     @property
     def one_file_a_partition(self) -> bool:
-        return "{partition}" in self.path
+        return self.path is not None and "{partition}" in self.path
+
+    @property
+    def name(self) -> str:
+        """What people call it in a message; never holds a password."""
+        return self.path or (f"table {self.table}" if self.table else "query")
+
+    def problems(self) -> Iterator[tuple[str | None, str]]:
+        if (self.path is None) == (self.url is None):
+            yield None, "give either path: (files) or url: (a PostgreSQL database)"
+        elif self.url is None and (self.table or self.query):
+            yield "table" if self.table else "query", "needs a url: of the database"
+        elif self.url is not None and (self.table is None) == (self.query is None):
+            yield "url", "give either table: or query: with it"
+        if self.url and re.match(r"^\w[\w+.-]*://[^/@]*:[^/@$]+@", self.url):
+            yield "url", "a password lies here in the open; write ${NAME} and set that variable"
+        if self.url and self.encoding != "utf-8":
+            yield "encoding", "a database gives its rows in UTF-8; remove it"
+        if self.delimiter in ('"', "\n", "\r"):
+            yield "delimiter", "a quote or a line end separates no values; give , ; | or a tab"
+        if self.url and self.delimiter != ",":
+            yield "delimiter", "a database's rows have none; remove it"
 
 
 class Column(Section):
@@ -69,8 +114,33 @@ class Column(Section):
     range: Interval | None = Field(None, description="Allowed [low, high]; outside is refused")
     categories: list[str] | None = Field(None, description="Allowed values, in model order")
     nulls: Literal["allowed", "refused"] = "refused"
-    role: Literal["feature", "outcome", "time", "key", "protected", "ignored"] = "feature"
+    role: Literal["feature", "input", "outcome", "time", "key", "protected", "ignored"] = Field(
+        "feature",
+        description="`input`: an application carries it, derived features read it, and the model "
+        "does not see it itself",
+    )
     reason: str | None = Field(None, description="Why an ignored column stays out of the model")
+    values: dict[str, float | str | None] | None = Field(
+        None,
+        description="What a text as it arrives stands for: {10+ years: 10, n/a: null}; null is "
+        "missing, and other text is read as it is",
+    )
+    format: str | None = Field(
+        None,
+        description="How a date is written, of %Y %y %m %b %d and separators: %b-%Y; without %d "
+        "the first of the month",
+    )
+    remove: list[str] = Field(
+        [],
+        description="What is taken off before a number is read: [$, %]; a separator of thousands "
+        "only between groups of three digits",
+    )
+    decimal: Literal[".", ","] = Field(
+        ".", description="Before the decimals; with a comma, 1.234,5 and 1 234,5 are 1234.5"
+    )
+    leak_accepted: str | None = Field(
+        None, description="Why this is used although the leak guard blocks it; every report says so"
+    )
     monotone: Literal["increasing", "decreasing"] | None = Field(
         None, description="How the probability of default moves as this rises"
     )
@@ -89,18 +159,134 @@ class Column(Section):
                 yield "categories", f"a {self.type} column has no categories; remove them"
             if len(set(self.categories)) < len(self.categories):
                 yield "categories", "a value is listed twice; list each once"
+            if any(_frayed(value) for value in self.categories):
+                yield (
+                    "categories",
+                    "a value is empty or has a blank at an end; rows are read without, take it off",
+                )
         if self.role == "ignored" and not self.reason:
             yield "role", "an ignored column says why; add reason: (leak, lender's decision, ...)"
         if self.role == "feature" and self.type in ("text", "date"):
             yield (
                 "role",
-                f"a {self.type} column cannot be a feature as it is; "
-                "set role: ignored with a reason, or make a feature from it in features:",
+                f"a {self.type} column cannot be a feature as it is; set role: ignored with a "
+                "reason, or role: input and make a feature from it in features:",
             )
         if self.role in ("key", "time") and self.nulls == "allowed":
             yield "nulls", f"every row needs its {self.role}; remove nulls: allowed"
         if self.monotone and not (numeric and self.role == "feature"):
             yield "monotone", "only a numeric feature has a monotone direction; remove it"
+        if self.leak_accepted is not None:
+            if self.role not in ("feature", "input"):
+                yield (
+                    "leak_accepted",
+                    f"a column with role {self.role} reaches no model; remove it",
+                )
+            elif not self.leak_accepted.strip():
+                yield "leak_accepted", "say why; every report shows it"
+        yield from self._notation_problems()
+
+    def _notation_problems(self) -> Iterator[tuple[str | None, str]]:
+        """Contradictions in how the book writes this column."""
+        numeric = self.type in ("number", "integer")
+        used = {
+            "values": self.values is not None,
+            "format": self.format is not None,
+            "remove": bool(self.remove),
+            "decimal": self.decimal != ".",
+        }
+        fitting = {
+            "values": True,
+            "format": self.type == "date",
+            "remove": numeric,
+            "decimal": numeric,
+        }
+        for key in (key for key, is_used in used.items() if is_used):
+            if not fitting[key]:
+                kinds = "date" if key == "format" else "number or integer"
+                yield key, f"says how a {kinds} column is written, this is {self.type}; remove it"
+            elif self.role == "ignored":
+                yield key, "an ignored column is not read; remove it"
+            elif self.role == "key":
+                yield key, "a key is kept as it is; remove it"
+            elif self.role == "outcome" and key != "values":
+                yield key, "an outcome is compared as text; use values: instead"
+        if self.format is not None and self.type == "date":
+            yield from _format_problems(self.format)
+        for removed in self.remove:
+            if why := self._lost_with(removed):
+                yield "remove", f"taking off {removed!r} {why}"
+        for word, value in (self.values or {}).items():
+            if _frayed(word):
+                yield "values", f"{word!r} is empty or has a blank at an end; rows never do"
+            elif why := self._wrong_target(value):
+                yield f"values.{word}", why
+
+    def _lost_with(self, removed: str) -> str | None:
+        """What a number would lose with `removed`, or None."""
+        if not removed:
+            return "means nothing; remove it"
+        if removed == self.decimal:
+            point = "decimal: ','" if removed == "." else "decimal: '.'"
+            return f"takes the decimals' sign off; write {point} if it separates thousands"
+        if re.search(r"[0-9]", removed):
+            return "takes digits off; use values: for a text that stands for a number"
+        if removed in ("-", "(", ")", "e", "E"):
+            return "changes the number; use values:, or let such rows be refused"
+        return None
+
+    def _wrong_target(self, value: float | str | None) -> str | None:
+        """Why no row may have `value`, or None."""
+        if value is None:
+            if self.role in ("outcome", "protected") or self.nulls == "allowed":
+                return None
+            return "stands for a missing value, which is refused; add nulls: allowed"
+        if self.role == "outcome" or self.type in ("category", "text"):
+            if not isinstance(value, str):
+                return f"{value!r} is no text; put it in quotes"
+            if self.role != "outcome" and self.categories and value not in self.categories:
+                return f"{value} is none of the categories; list it there"
+            return "is empty or has a blank at an end; take it off" if _frayed(value) else None
+        if self.type == "date":
+            return "only null can be given for a date; use format: for how dates are written"
+        if isinstance(value, str) or not math.isfinite(value):
+            return f"{value!r} is no number; write a number"
+        if self.type == "integer" and value != int(value):
+            return f"{value:g} is no whole number; write one"
+        if self.range and not self.range[0] <= value <= self.range[1]:
+            return f"{value:g} is outside the range; widen one or mend the other"
+        return None
+
+
+def _frayed(text: str) -> bool:
+    return not text or text != text.strip(" ")
+
+
+def _format_problems(notation: str) -> Iterator[tuple[str | None, str]]:
+    found = re.findall(r"%.?", notation)
+    if wrong := [token for token in found if token not in DATE_TOKENS]:
+        yield "format", f"{wrong[0]} is none of {' '.join(DATE_TOKENS)}"
+    between = re.sub(r"%.?", "", notation)
+    if strange := [sign for sign in between if sign not in DATE_SEPARATORS]:
+        yield "format", f"{strange[0]!r} cannot stand between parts; use {DATE_SEPARATORS!r}"
+    for what, tokens in (("year", ("%Y", "%y")), ("month", ("%m", "%b"))):
+        times = sum(found.count(token) for token in tokens)
+        if times != 1:
+            says = "no" if times == 0 else "more than one"
+            yield "format", f"has {says} {what}; write {' or '.join(tokens)} once"
+    if found.count("%d") > 1:
+        yield "format", "has more than one day; write %d once"
+
+
+class Ignored(Section):
+    """Columns of the file that have no part in anything, under one reason.
+
+    Unlike an entry of `columns` with role ignored they are no part of a row's identity: two rows
+    that differ in these alone are the same application.
+    """
+
+    reason: str = Field(min_length=3)
+    columns: list[str] = Field(min_length=1)
 
 
 class Outcome(Section):
@@ -113,6 +299,11 @@ class Outcome(Section):
     )
     reported_within_days: int = Field(
         30, ge=0, description="Days after that until every outcome has arrived; months stay open"
+    )
+    reports: Source | None = Field(
+        None,
+        description="Where outcomes that become known later lie: a file or table with the columns "
+        "application_id, outcome, known_at and, if they differ, source",
     )
 
 
@@ -132,6 +323,9 @@ class Time(Section):
     """When each application was made: a date column (role `time`), or a replay."""
 
     start: dt.date | None = Field(None, description="First month, for a book with a time column")
+    end: dt.date | None = Field(
+        None, description="First day of the last month, of a book that has ended"
+    )
     replay: Replay | None = None
 
     @property
@@ -229,6 +423,15 @@ class Drift(Section):
     decision_bins: int = Field(10, ge=4, le=20)
 
 
+class Checks(Section):
+    """Settings of the checks on a month's rows."""
+
+    row_count_factor: float = Field(
+        3.0, gt=1, description="A month with that many times more or fewer rows is reported"
+    )
+    row_count_months: int = Field(6, ge=1, description="Against the median of this many before it")
+
+
 class Retrain(Section):
     on_drift: bool = True
     cooldown_minutes: float = Field(360, ge=0, description="Least time between two retrains")
@@ -298,6 +501,7 @@ class Contract(Section):
     owners: list[str] = Field(default_factory=lambda: ["team:credit-risk"])
     source: Source
     columns: list[Column] = Field(min_length=2)
+    ignored: list[Ignored] = []
     duplicates: Literal["quarantine", "keep"] = "quarantine"
     rules: list[Rule] = []
     maximum_quarantine_share: Probability = Field(
@@ -309,8 +513,12 @@ class Contract(Section):
     policy: PolicySettings = PolicySettings()
     training: Training = Training()
     drift: Drift = Drift()
+    checks: Checks = Checks()
     retrain: Retrain = Retrain()
     freshness: Freshness = Freshness()
+    engine: Literal["duckdb", "spark"] = Field(
+        "duckdb", description="What cleans and counts; spark: the cluster LOAN_PLATFORM_SPARK names"
+    )
     simulation: Simulation | None = None
 
     @model_validator(mode="after")
@@ -331,6 +539,13 @@ class Contract(Section):
             )
         return self
 
+    @functools.cached_property
+    def _read_by_features(self) -> frozenset[str]:
+        """Names of the columns that derived features read."""
+        return frozenset(
+            name for feature in self.features.values() for name in columns_of(feature.sql)
+        )
+
     def column(self, name: str) -> Column:
         return next(column for column in self.columns if column.name == name)
 
@@ -340,6 +555,37 @@ class Contract(Section):
     @property
     def feature_columns(self) -> list[Column]:
         return self.with_role("feature")
+
+    @property
+    def input_columns(self) -> list[Column]:
+        """What an application carries: the feature columns, and those only features read.
+
+        The time column is one of them where a derived feature reads it; the service fills it with
+        the day of the application.
+        """
+        used = self._read_by_features
+        return [
+            column
+            for column in self.columns
+            if column.role in ("feature", "input")
+            or (column.role == "time" and column.name in used)
+        ]
+
+    @property
+    def request_columns(self) -> list[Column]:
+        """What a request must say: the input columns without the day of the application."""
+        return [column for column in self.input_columns if column.role != "time"]
+
+    @property
+    def ignored_columns(self) -> dict[str, str]:
+        """Every column that stays out, with its reason."""
+        alone = {column.name: column.reason or "" for column in self.with_role("ignored")}
+        return alone | {name: group.reason for group in self.ignored for name in group.columns}
+
+    @property
+    def leaks_accepted(self) -> dict[str, str]:
+        """Input columns used although the leak guard blocks them, with the reason."""
+        return {c.name: c.leak_accepted for c in self.input_columns if c.leak_accepted is not None}
 
     @property
     def outcome_column(self) -> Column:
@@ -377,56 +623,114 @@ class Contract(Section):
     @property
     def contract_hash(self) -> str:
         """12 hex digits over everything that decides what a row and a feature mean."""
+        words: dict[str, Any] = {"__all__": {"description", "unit", "reason", "leak_accepted"}}
         meaning = self.model_dump(
             mode="json",
             include={"name", "columns", "duplicates", "rules", "outcome", "time", "features"},
-            exclude={"outcome": {"reported_within_days"}},  # says when to look, not what is seen
+            exclude={
+                "columns": words,
+                "rules": {"__all__": {"reason"}},
+                "features": words,
+                # These say when and where to look, not what is seen.
+                "outcome": {"reported_within_days", "reports"},
+                "time": {"end"},
+            },
+            exclude_defaults=True,  # a key added to contracts later leaves the others' hash alone
         )
         text = json.dumps(meaning, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def _problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def _problems(self) -> Iterator[Problem]:
         yield from self._column_problems()
         yield from self._outcome_and_time_problems()
         yield from self._expression_problems()
-        sections: tuple[tuple[str, Any], ...] = (
-            ("policy", self.policy),
-            ("freshness", self.freshness),
+        yield from self._reader_problems()
+        sections: tuple[tuple[tuple[str, ...], Any], ...] = (
+            (("source",), self.source),
+            (("outcome", "reports"), self.outcome.reports),
+            (("policy",), self.policy),
+            (("freshness",), self.freshness),
         )
         for section, settings in sections:
-            for field, message in settings.problems():
-                yield (section, *(field.split(".") if field else ())), message
+            for field, message in settings.problems() if settings else ():
+                yield (*section, *(field.split(".") if field else ())), message
         yield from self._simulation_problems()
 
-    def _column_problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def _column_problems(self) -> Iterator[Problem]:
         seen: dict[str, int] = {}
         for index, column in enumerate(self.columns):
             name = column.name.lower()
             if name in seen:
                 yield ("columns", index, "name"), f"{column.name} is listed twice; remove one"
-            if name in PLATFORM_COLUMNS and column.role in ("feature", "protected"):
+            if name in PLATFORM_COLUMNS and column.role in ("feature", "input", "protected"):
                 yield (
                     ("columns", index, "name"),
                     f"{column.name} is a name the platform uses itself; rename the column",
                 )
             seen[name] = index
             for field, message in column.problems():
-                yield ("columns", index, *((field,) if field else ())), message
+                yield ("columns", index, *(field.split(".", 1) if field else ())), message
         for role in ("outcome", "key", "time"):
             for extra in self.with_role(role)[1:]:
                 yield (
                     ("columns", self.columns.index(extra), "role"),
                     f"a second column with role {role}; only one may have it",
                 )
-        if not self.feature_columns:
-            yield ("columns",), "no column has role feature; a model needs at least one"
+        if not self.model_inputs:
+            yield (
+                ("columns",),
+                "no column has role feature and features: is empty; a model needs an input",
+            )
+        for index, group in enumerate(self.ignored):
+            for position, ignored in enumerate(group.columns):
+                path = ("ignored", index, "columns", position)
+                if ignored.lower() in seen:
+                    yield (
+                        path,
+                        f"{ignored} is listed under columns: or ignored: already; list it once",
+                    )
+                seen.setdefault(ignored.lower(), -1)
 
-    def _outcome_and_time_problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def _reader_problems(self) -> Iterator[Problem]:
+        """Columns an application would carry for nobody, or under a name the platform needs."""
+        read = self._read_by_features | {
+            name for rule in self.rules for name in columns_of(rule.refuse_when)
+        }
+        for index, column in enumerate(self.columns):
+            if column.role == "input" and column.name not in read:
+                yield (
+                    ("columns", index, "role"),
+                    f"nobody reads {column.name}; name it in a feature or a rule, or set "
+                    "role: ignored with a reason",
+                )
+            if (
+                column.role == "time"
+                and column.name in self._read_by_features
+                and column.name.lower() in PLATFORM_COLUMNS
+            ):
+                yield (
+                    ("columns", index, "name"),
+                    f"a feature reads {column.name}, which is a name the platform uses itself; "
+                    "rename the column",
+                )
+
+    def _outcome_and_time_problems(self) -> Iterator[Problem]:
         if not self.with_role("outcome"):
             yield (
                 ("columns",),
                 "no column has role outcome; mark the column that says what became of a loan "
                 "with role: outcome",
+            )
+        for side in ("bad", "good"):
+            if any(_frayed(value) for value in getattr(self.outcome, side)):
+                yield (
+                    ("outcome", side),
+                    "a value is empty or has a blank at an end; rows are read without, take it off",
+                )
+        if self.outcome.reports and self.outcome.reports.one_file_a_partition:
+            yield (
+                ("outcome", "reports", "path"),
+                "outcomes are read from one source, not one a month; use a glob: outcomes-*.csv",
             )
         if both := sorted(set(self.outcome.bad) & set(self.outcome.good)):
             yield ("outcome",), f"{', '.join(both)} means both bad and good; keep it in one list"
@@ -453,20 +757,30 @@ class Contract(Section):
                 yield ("columns", index, "type"), "the time column has type: date"
             if self.time.start is None:
                 yield ("time",), "say the first month of the book: time: {start: YYYY-MM-01}"
+        first, last = self.time.start, self.time.end
+        if last and self.time_column is None:
+            yield ("time", "end"), "only a book with a time column has an end; remove it"
+        elif first and last and last < first:
+            yield ("time", "end"), f"{last} is before the book starts ({first}); mend one of them"
         for path, day in (
-            (("time", "start"), self.time.start),
+            (("time", "start"), first),
+            (("time", "end"), last),
             (("time", "replay", "start"), self.time.replay and self.time.replay.start),
         ):
             if day and day.day != 1:
                 yield path, f"{day} is not the first day of a month; write {day:%Y-%m}-01"
 
-    def _expression_problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def _expression_problems(self) -> Iterator[Problem]:
         names = {column.name.lower() for column in self.columns} | set(PLATFORM_COLUMNS)
-        typed = {c.name: c.type for c in self.columns if c.role in ("feature", "protected", "time")}
-        usable = {c.name: c.type for c in self.feature_columns}
+        typed = {
+            c.name: c.type
+            for c in self.columns
+            if c.role in ("feature", "input", "protected", "time")
+        }
+        usable = {c.name: c.type for c in self.columns if c.role in ("feature", "input", "time")}
         out = {c.name: c.reason for c in self.columns if c.name not in usable}
         # What a feature sees was admitted; a rule also sees values outside their range.
-        ranges = {c.name: c.range for c in self.feature_columns if c.range}
+        ranges = {c.name: c.range for c in self.columns if c.name in usable and c.range}
         for name, feature in self.features.items():
             if name.lower() in names:
                 yield (
@@ -483,20 +797,41 @@ class Contract(Section):
             except ExpressionError as error:
                 yield ("rules", index, "refuse_when"), str(error)
 
-    def _simulation_problems(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def _simulation_problems(self) -> Iterator[Problem]:
         if self.simulation is None:
             return
         at = self.simulation.probabilities
+        columns = {column.name: column for column in self.columns}
+        drawn = [name for name, figures in self.simulation.columns.items() if figures.sql is None]
         for name, figures in self.simulation.columns.items():
             path: tuple[str | int, ...] = ("simulation", "columns", name)
-            if name not in {column.name for column in self.columns}:
-                yield path, unknown(name, [column.name for column in self.columns])
+            if name not in columns:
+                yield path, unknown(name, list(columns))
                 continue
             if (figures.sql is None) == (figures.good is None or figures.bad is None):
                 yield path, "give good: and bad: figures, or sql:, not both"
+            for other in figures.rank_with:
+                if other not in drawn or other == name:
+                    known = [known for known in drawn if known != name]
+                    yield (
+                        (*path, "rank_with", other),
+                        unknown(other, known)
+                        if other not in columns
+                        else f"{other} has no rank; tie it to one with good: and bad: figures "
+                        f"({', '.join(known)})",
+                    )
+            kind = columns[name].type
             for side in ("good", "bad"):
                 values = getattr(figures, side)
-                if isinstance(values, list) and len(values) != len(at):
+                if values is None:
+                    continue
+                if kind == "date":
+                    yield (*path, side), "a date is computed; give sql: instead"
+                elif isinstance(values, list) and kind not in ("number", "integer"):
+                    yield (*path, side), f"a {kind} column has shares: {{value: share}}"
+                elif isinstance(values, dict) and kind in ("number", "integer"):
+                    yield (*path, side), f"a {kind} column has a list of quantiles"
+                elif isinstance(values, list) and len(values) != len(at):
                     yield (
                         (*path, side),
                         f"{len(values)} values for {len(at)} probabilities; give one for each",

@@ -6,6 +6,7 @@ invalid (`portfolio`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def read_contract(path: Path) -> Contract:
         raise ContractError(f"{path}:{line}: not valid YAML: {error.reason}") from None
     if node is None or not isinstance(document, dict) or "attributes" not in document:
         raise ContractError(f"{path}:1: no attributes: block; a contract lies under attributes:")
+    if twice := list(_repeated_keys(node, ())):
+        raise ContractError("\n".join(f"{path}:{line}: {what}" for line, what in twice))
     lines = _lines(node)
     try:
         return Contract.model_validate(document["attributes"])
@@ -77,6 +80,23 @@ def _lines(node: yaml.Node) -> dict[Location, int]:
 
     walk(node, ())
     return found
+
+
+def _repeated_keys(node: yaml.Node, at: Location) -> Iterator[tuple[int, str]]:
+    """Lines with a key their mapping has already; YAML's loader would keep the last, silently."""
+    if isinstance(node, yaml.MappingNode):
+        first: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            place = (*at, key.value)
+            if key.value in first:
+                where, before = _place(place[1:] or place), first[key.value]
+                yield line, f"{where}: is there twice, first on line {before}; keep one"
+            first.setdefault(key.value, line)
+            yield from _repeated_keys(value, place)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _repeated_keys(item, (*at, index))
 
 
 def _line_of(location: Location, lines: dict[Location, int]) -> int:

@@ -11,7 +11,7 @@ import datetime as dt
 import difflib
 import uuid
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import sqlglot
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     WithJsonSchema,
     create_model,
@@ -31,6 +32,8 @@ from loan_platform.contract.portfolio import Column, Contract, Decision
 
 LARGEST_WHOLE = 2**53  # beyond it a DOUBLE skips whole numbers; `sql` refuses the same ones
 AHEAD = dt.timedelta(days=1)  # how far in the future an application may be: clocks differ
+
+LONGEST_TEXT = 1000  # characters of a text in a request
 
 ID_FORM = "1 to 64 of: letters, digits, . _ : -"
 
@@ -57,10 +60,17 @@ class Application(BaseModel):
     )
     applied_at: AwareDatetime = Field(default_factory=_now, description=APPLIED_AT)
 
+    day_as: ClassVar[str | None] = None
+    """Name under which features read the day of the application (UTC), where they do."""
+
     @property
     def inputs(self) -> dict[str, Value]:
-        """The feature columns by name, in the contract's order."""
-        return self.model_dump(by_alias=True, exclude={"application_id", "applied_at"})
+        """What the features read, by name: the columns as sent, dates as ISO 8601 text, and the
+        day of the application where the contract's time column is read."""
+        sent = self.model_dump(by_alias=True, exclude={"application_id", "applied_at"})
+        if self.day_as is not None:
+            sent[self.day_as] = self.applied_at.astimezone(dt.UTC).date().isoformat()
+        return sent
 
 
 class DecisionResponse(BaseModel):
@@ -88,37 +98,44 @@ class FieldProblem(BaseModel):
 
 
 def request_model(contract: Contract) -> type[Application]:
-    """The request model of a portfolio's service: `Application` with its feature columns.
+    """The request model of a portfolio's service: `Application` with its input columns.
 
     `applied_at` lies between the first day of the book and tomorrow, and is given in UTC.
     """
     # A column may be called anything (`copy`, `loan amount`): it lives under an alias.
     fields: dict[str, Any] = {
         f"column_{position}": (_annotation(column), _field(column))
-        for position, column in enumerate(contract.feature_columns)
+        for position, column in enumerate(contract.request_columns)
     }
     first_day = contract.time.first_day
     fields["applied_at"] = (
         Annotated[AwareDatetime, AfterValidator(_within(first_day))],
         Field(default_factory=_now, description=f"{APPLIED_AT}. Not before {first_day}"),
     )
-    return create_model(
+    model = create_model(
         "Application",
         __base__=Application,
         __doc__=f"One application to: {contract.title}",
         **fields,
     )
+    time = contract.time_column
+    model.day_as = time.name if time in contract.input_columns and time else None
+    return model
 
 
 def example(contract: Contract) -> dict[str, Value]:
     """A request to try: the usual values where the contract has figures, else mid-range ones."""
-    return {column.name: _usual(contract, column) for column in contract.feature_columns}
+    return {column.name: _usual(contract, column) for column in contract.request_columns}
 
 
 def takes(column: Column) -> str:
     """What a column accepts, in words: 'a whole number from 18 to 100 (years)'."""
     if column.type == "category":
         text = f"one of {', '.join(column.categories or [])}"
+    elif column.type == "date":
+        text = "a date as 2003-10-31"
+    elif column.type == "text":
+        text = f"text of at most {LONGEST_TEXT:,} characters"
     else:
         text = "a whole number" if column.type == "integer" else "a number"
         if column.range:
@@ -130,7 +147,7 @@ def takes(column: Column) -> str:
 
 def field_problems(contract: Contract, error: ValidationError) -> list[FieldProblem]:
     """What a refused request must mend, one entry a field."""
-    columns = {column.name: column for column in contract.feature_columns}
+    columns = {column.name: column for column in contract.request_columns}
     found: dict[str, FieldProblem] = {}
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         field = str(detail["loc"][0]) if detail["loc"] else ""
@@ -162,6 +179,7 @@ def rule_problems(contract: Contract, refusal: str) -> list[FieldProblem]:
         if f"{rule.name}: {rule.reason}" in refusal
         for names in [_columns_of(rule.refuse_when)]
         for name in names
+        if name in {column.name for column in contract.request_columns}
     ]
 
 
@@ -191,10 +209,23 @@ def _time_problem(contract: Contract, kind: str) -> tuple[str, str]:
             return "not a valid time", f"give {form}; or leave it out"
 
 
+def _said(text: str) -> str:
+    """A text as a book's is read: without the spaces around it."""
+    if not (said := text.strip(" ")):
+        raise PydanticCustomError("blank", "nothing is said")
+    if not said.isprintable():
+        raise PydanticCustomError("unprintable", "has a character that cannot be shown")
+    return said
+
+
 def _annotation(column: Column) -> Any:
     match column.type:
+        case "date":
+            kind: Any = Annotated[dt.date, PlainSerializer(dt.date.isoformat)]
+        case "text":
+            kind = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(_said)]
         case "category":
-            kind: Any = Literal[tuple(column.categories or [])]
+            kind = Literal[tuple(column.categories or [])]
         case "integer":
             low, high = column.range or (-LARGEST_WHOLE, LARGEST_WHOLE)
             # JSON knows one kind of number: 30.0 is a whole number, 30.5 and "30" are not.
@@ -230,11 +261,19 @@ def _usual(contract: Contract, column: Column) -> Value:
         return max(figures, key=lambda value: figures[value])
     if column.type == "category":
         return column.categories[0] if column.categories else None
+    if column.type == "date":
+        return contract.time.first_day.isoformat()
+    if column.type == "text":
+        return "text"
     if isinstance(figures, list) and simulation:
         nearest = min(range(len(figures)), key=lambda at: abs(simulation.probabilities[at] - 0.5))
         value = figures[nearest]
+    elif column.range is None:
+        value = 1.0
+    elif simulation:
+        value = column.range[0]  # computed there: perhaps of few values, and none in the middle
     else:
-        value = sum(column.range) / 2 if column.range else 1.0
+        value = sum(column.range) / 2
     return int(value) if column.type == "integer" else value
 
 
@@ -254,17 +293,32 @@ def _problem(column: Column, kind: str) -> str:
             return "too large"
         case "finite_number":
             return "not a finite number"
+        case "string_too_long":
+            return "too long"
+        case "blank":
+            return "empty"
+        case "unprintable":
+            return "has a line break, a tab or another character that cannot be shown"
         case _:
-            kinds = {"integer": "a whole number", "number": "a number"}
+            kinds = {
+                "integer": "a whole number",
+                "number": "a number",
+                "date": "a date",
+                "text": "text",
+            }
             return f"not {kinds.get(column.type, 'a listed category')}"
 
 
 def _leave_out(contract: Contract, field: str) -> str:
     for column in contract.columns:
         if column.name == field:
+            if column.role == "time":
+                return "leave it out, and say in applied_at when the application was made"
             why = column.reason or f"its role is {column.role}, so no model sees it"
             return f"leave it out: {why}"
-    known = [column.name for column in contract.feature_columns]
+    if reason := contract.ignored_columns.get(field):
+        return f"leave it out: {reason}"
+    known = [column.name for column in contract.request_columns]
     near = difflib.get_close_matches(field, known, n=1)
     return (
         f"did you mean {near[0]}?" if near else f"leave it out; the fields are {', '.join(known)}"

@@ -10,6 +10,7 @@ Here: how rows lie, and reading them as Arrow. Not here: what a row means (`log`
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from loan_platform.engine.files import make_folder
 from loan_platform.engine.home import Home
 
 WAIT_SECONDS = 20  # for another writer of the same database
+ROWS_AT_ONCE = 50_000  # as Python objects, before they become Arrow
 SCHEMA_LOCK = 0x6C6F616E  # PostgreSQL: one creator of tables at a time
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MICROSECOND = dt.timedelta(microseconds=1)
@@ -96,7 +99,7 @@ def server(url: str) -> sa.Engine:
 
 def file(path: Path) -> sa.Engine:
     """An engine on one SQLite file, made with its folder, readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     engine = sa.create_engine(
         sa.URL.create("sqlite", database=str(path)),
         hide_parameters=True,
@@ -132,14 +135,20 @@ def read(
         engines = [server(home.decisions_url)]
     else:
         engines = [file(path) for path in sorted((home.decisions / portfolio).glob(files))]
-    rows: list[sa.Row[Any]] = []
+    parts = [pa.Table.from_pylist([], schema=schema)]
     for engine in engines:
         try:
             create(engine, table)
-            with engine.connect() as connection:
-                rows.extend(connection.execute(wanted))
+            with engine.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
+                parts.extend(
+                    _as_arrow(rows, schema) for rows in connection.execute(wanted).partitions()
+                )
         finally:
             engine.dispose()
-    columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+    return pa.concat_tables(parts)
+
+
+def _as_arrow(rows: Sequence[sa.Row[Any]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.Table.from_arrays(arrays, schema=schema)

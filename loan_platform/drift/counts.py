@@ -14,11 +14,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from loan_platform import engine
 from loan_platform.contract.sql import LARGEST, literal, number, quoted
 from loan_platform.engine import duck
 
@@ -40,11 +41,10 @@ class CountsError(ValueError):
 
 
 class Cell(NamedTuple):
-    """One counter: what people read, where it lies, and which rows fall into it."""
+    """One counter: what people read, and where it lies."""
 
     label: str
     place: Place
-    condition: str
 
 
 class NumericBins(BaseModel):
@@ -71,23 +71,13 @@ class NumericBins(BaseModel):
         return list(itertools.pairwise((self.low, *self.edges)))
 
     def cells(self) -> list[Cell]:
-        x = quoted(self.feature)
-        missing = Cell("missing", "missing", f"{x} IS NULL")
+        missing = Cell("missing", "missing")
         if self.low is None:
-            return [Cell("any value", "above", f"{x} IS NOT NULL"), missing]
-        inside = [
-            Cell(
-                self.label(index, index),
-                "inside",
-                f"{x} {'>' if index else '>='} {number(over)} AND {x} <= {number(upto)}",
-            )
-            for index, (over, upto) in enumerate(self.bounds)
-        ]
-        low, high = self.low, self.edges[-1]
+            return [Cell("any value", "above"), missing]
         return [
-            Cell(f"below {readable(low)}", "below", f"{x} < {number(low)}"),
-            *inside,
-            Cell(f"above {readable(high)}", "above", f"{x} > {number(high)}"),
+            Cell(f"below {readable(self.low)}", "below"),
+            *(Cell(self.label(i, i), "inside") for i in range(len(self.bounds))),
+            Cell(f"above {readable(self.edges[-1])}", "above"),
             missing,
         ]
 
@@ -123,12 +113,10 @@ class CategoryBins(BaseModel):
     categories: tuple[str, ...]
 
     def cells(self) -> list[Cell]:
-        x = quoted(self.feature)
-        listed = ", ".join(literal(value) for value in self.categories)
         return [
-            *(Cell(value, "category", f"{x} = {literal(value)}") for value in self.categories),
-            Cell("unseen", "unseen", f"{x} NOT IN ({listed})"),
-            Cell("missing", "missing", f"{x} IS NULL"),
+            *(Cell(value, "category") for value in self.categories),
+            Cell("unseen", "unseen"),
+            Cell("missing", "missing"),
         ]
 
 
@@ -162,66 +150,108 @@ def readable(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def fit_bins(contract: Contract, table: pa.Table) -> Bins:
-    """Bins of every model input, from rows of `cleaned_features`.
+def fit_bins(contract: Contract, rows: pa.Table | Sequence[Path]) -> Bins:
+    """Bins of every model input, from rows of `cleaned_features`: a table, or Parquet files.
 
     Numeric inputs get the values at `contract.drift.fine_bins` evenly spaced probabilities (the
     inverse of the empirical distribution, so each edge is a value that occurs), equal ones once:
-    a discrete column gets fewer cells.
+    a discrete column gets fewer cells. One column is sorted at a time, in bounded memory.
 
     Raises:
-        CountsError: a model input is not among the columns of `table`.
+        CountsError: a model input is not among the columns of `rows`.
     """
-    if absent := [name for name in contract.model_inputs if name not in table.column_names]:
-        raise CountsError(
-            f"{contract.name}: no column {', '.join(absent)} to fit bins on; "
-            "give rows of cleaned_features of this contract"
-        )
-    categories = contract.categorical_inputs
-    at = np.arange(1, contract.drift.fine_bins + 1) / contract.drift.fine_bins
-    features: list[NumericBins | CategoryBins] = []
-    for name in contract.model_inputs:
-        if name in categories:
-            features.append(CategoryBins(feature=name, categories=tuple(categories[name])))
-            continue
-        values = pc.cast(table[name], pa.float64()).to_numpy()
-        values = values[np.isfinite(values)]
-        if len(values) == 0:
-            features.append(NumericBins(feature=name, low=None, edges=()))
-            continue
-        edges = np.unique(np.quantile(values, at, method="inverted_cdf"))
-        features.append(
-            NumericBins(
-                feature=name,
-                low=float(values.min()),
-                edges=tuple(edges.tolist()),
-                whole=bool((values == np.floor(values)).all()),
+    with duck.bounded() as connection:
+        if isinstance(rows, pa.Table):
+            connection.register("fitted", rows)
+        else:
+            connection.execute(f"CREATE TEMP VIEW fitted AS FROM {duck.parquet(*rows)}")
+        columns = connection.sql("FROM fitted").columns
+        if absent := [name for name in contract.model_inputs if name not in columns]:
+            raise CountsError(
+                f"{contract.name}: no column {', '.join(absent)} to fit bins on; "
+                "give rows of cleaned_features of this contract"
             )
+        categories = contract.categorical_inputs
+        features = tuple(
+            CategoryBins(feature=name, categories=tuple(categories[name]))
+            if name in categories
+            else _fit_numeric(connection, name, contract.drift.fine_bins)
+            for name in contract.model_inputs
         )
-    return Bins(portfolio=contract.name, features=tuple(features))
+    return Bins(portfolio=contract.name, features=features)
+
+
+def _fit_numeric(connection: duckdb.DuckDBPyConnection, name: str, wanted: int) -> NumericBins:
+    values = (
+        f"(SELECT CAST({quoted(name)} AS double) AS x FROM fitted "
+        f"WHERE abs(CAST({quoted(name)} AS double)) <= {LARGEST})"
+    )
+    found = connection.execute(
+        f"SELECT count(*), min(x), coalesce(bool_and(x = floor(x)), false) FROM {values}"
+    ).fetchone()
+    assert found is not None
+    size, low, whole = found
+    if size == 0:
+        return NumericBins(feature=name, low=None, edges=())
+    # The place in order, from 0, of each quantile: `inverted_cdf` of numpy.quantile.
+    at = np.arange(1, wanted + 1) / wanted
+    places = np.unique(np.maximum(np.ceil(size * at - 1), 0).astype(np.int64)).tolist()
+    edges = connection.execute(
+        f"SELECT DISTINCT x FROM (SELECT x, row_number() OVER (ORDER BY x) - 1 AS place "
+        f"FROM {values}) WHERE place IN ({', '.join(map(str, places))}) ORDER BY x"
+    ).fetchall()
+    # + 0.0: whether 0 or -0 is found first is no difference between two books.
+    return NumericBins(
+        feature=name, low=low + 0.0, edges=tuple(edge + 0.0 for (edge,) in edges), whole=whole
+    )
 
 
 def count_sql(contract: Contract, bins: Bins, relation: str) -> str:
-    """One scan of `relation` (a FROM clause) giving one row: the count of every cell, in order.
+    """Counts of the rows of `relation` (a FROM clause): `feature` and `cell` by number, and `n`.
 
-    NaN and infinity count as missing, as everywhere in the contract's SQL.
+    Cells without a row are left out. NaN and infinity count as missing, as everywhere in the
+    contract's SQL.
 
     Raises:
         CountsError: `bins` are not for this contract's model inputs.
     """
     _check_inputs(contract, bins)
-    inputs = ",\n    ".join(
-        f"{_value(feature)} AS {quoted(feature.feature)}" for feature in bins.features
-    )
-    counters = ",\n  ".join(
-        f"count(CASE WHEN {cell.condition} THEN 1 END) AS n_{position}_{index}"
+    return "\nUNION ALL\n".join(
+        f"SELECT {position} AS feature, cell, count(*) AS n FROM (\n"
+        f"  SELECT {_cell(feature)} AS cell\n"
+        f"  FROM (SELECT {_value(feature)} AS x FROM {relation}) AS inputs\n"
+        ") AS cells GROUP BY cell"
         for position, feature in enumerate(bins.features)
-        for index, cell in enumerate(feature.cells())
     )
-    return (
-        f"WITH inputs AS (\n  SELECT {inputs}\n  FROM {relation}\n)\n"
-        f"SELECT\n  {counters}\nFROM inputs"
-    )
+
+
+def _cell(feature: NumericBins | CategoryBins) -> str:
+    """Expression over a value `x`: the number of the cell it lies in.
+
+    A number is looked for as in a sorted list, so that 64 cells cost six comparisons.
+    """
+    if isinstance(feature, CategoryBins):
+        named = "".join(
+            f"WHEN x = {literal(value)} THEN {index} "
+            for index, value in enumerate(feature.categories)
+        )
+        unseen = len(feature.categories)
+        return f"CASE WHEN x IS NULL THEN {unseen + 1} {named}ELSE {unseen} END"
+    if feature.low is None:
+        return "CASE WHEN x IS NULL THEN 1 ELSE 0 END"
+    up_to = [f"x < {number(feature.low)}", *(f"x <= {number(edge)}" for edge in feature.edges)]
+
+    def search(first: int, last: int) -> str:
+        if first == last:
+            return str(first)
+        middle = (first + last) // 2
+        return (
+            f"CASE WHEN {up_to[middle]} THEN {search(first, middle)} "
+            f"ELSE {search(middle + 1, last)} END"
+        )
+
+    above = len(up_to)
+    return f"CASE WHEN x IS NULL THEN {above + 1} ELSE {search(0, above)} END"
 
 
 def count(contract: Contract, bins: Bins, files: Sequence[Path]) -> pa.Table:
@@ -230,10 +260,13 @@ def count(contract: Contract, bins: Bins, files: Sequence[Path]) -> pa.Table:
     No files, or no rows, give the same cells with n = 0.
     """
     _check_inputs(contract, bins)
-    if not files:
-        return _long(bins, itertools.repeat(0))
-    row = duck.query(count_sql(contract, bins, duck.parquet(*files)))
-    return _long(bins, (column[0].as_py() for column in row.columns))
+    counts = [[0] * len(feature.cells()) for feature in bins.features]
+    if files:
+        sql = count_sql(contract, bins, "cleaned")
+        found = engine.of(contract).query(sql, cleaned=list(files))
+        for feature, cell, n in zip(*(column.to_pylist() for column in found.columns), strict=True):
+            counts[feature][cell] = n
+    return _long(bins, itertools.chain.from_iterable(counts))
 
 
 def total(tables: Sequence[pa.Table]) -> pa.Table:

@@ -123,6 +123,7 @@ class DriftReport(BaseModel):
     drifted: bool
     summary: str
     features: tuple[FeatureDrift, ...]
+    leaks_accepted: dict[str, str] = {}
 
     @property
     def by_severity(self) -> list[FeatureDrift]:
@@ -133,6 +134,10 @@ class DriftReport(BaseModel):
         """A table people can read, most drifted features first."""
         lines = [
             self.summary,
+            *(
+                f"{name} is used although it leaks: {reason}"
+                for name, reason in self.leaks_accepted.items()
+            ),
             "",
             "| feature | verdict | PSI | p (chi2) | p (rank) | missing | outside | what moved |",
             "|---|---|---:|---:|---:|---:|---:|---|",
@@ -196,6 +201,7 @@ def compare(
         drifted=any(feature.drifted for feature in features),
         summary=_summary(partition, features, baseline_rows, rows, settings.minimum_rows),
         features=features,
+        leaks_accepted=contract.leaks_accepted,
     )
 
 

@@ -15,10 +15,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from loan_platform.contract.portfolio import Contract
-from loan_platform.contract.sql import features_sql, matrix_sql, refusal_sql
+from loan_platform.contract.sql import date, features_sql, matrix_sql, quoted, refusal_sql
 from loan_platform.engine import duck
 
-ARROW_TYPES = {"number": pa.float64(), "integer": pa.int64(), "category": pa.string()}
+ARROW_TYPES = {
+    "number": pa.float64(),
+    "integer": pa.int64(),
+    "category": pa.string(),
+    "text": pa.string(),
+    "date": pa.date32(),
+}
 
 
 class _Holder:
@@ -43,12 +49,20 @@ class PreparedFeatures:
     def __init__(self, contract: Contract) -> None:
         self._names = contract.model_inputs
         self._schema = pa.schema(
-            [(column.name, ARROW_TYPES[column.type]) for column in contract.feature_columns]
+            # JSON has no dates: a request's is text until the statement reads it.
+            (c.name, pa.string() if c.type == "date" else ARROW_TYPES[c.type])
+            for c in contract.input_columns
         )
         self._holder = _Holder(self._schema.empty_table())
         self._connection = duck.connect()
         self._connection.register("waiting", self._holder)
-        checked = f'(SELECT *, {refusal_sql(contract)} AS "_refused" FROM waiting)'
+        typed = ", ".join(
+            f"{date(quoted(c.name)) if c.type == 'date' else quoted(c.name)} AS {quoted(c.name)}"
+            for c in contract.input_columns
+        )
+        checked = (
+            f'(SELECT *, {refusal_sql(contract)} AS "_refused" FROM (SELECT {typed} FROM waiting))'
+        )
         features = features_sql(contract, checked, also=("_refused",))
         matrix = matrix_sql(contract, "features", also=("_refused",))
         self._connection.execute(f"PREPARE prepared AS WITH features AS ({features}) {matrix}")
@@ -56,7 +70,7 @@ class PreparedFeatures:
     def evaluate(self, rows: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], list[str]]:
         """Matrix (float64, rows x `contract.model_inputs`, NaN = missing) and refusals ('' = none).
 
-        `rows` map every feature column to its value, None where it is missing.
+        `rows` map every input column to its value, None where it is missing; a date is ISO text.
 
         Raises:
             duckdb.Error: an expression of the contract fails on one of the rows.

@@ -11,6 +11,7 @@ Copulas). What the figures leave out, the stand-in leaves out too: do not judge 
 
 from __future__ import annotations
 
+import datetime as dt
 import gzip
 import io
 from collections.abc import Iterable
@@ -21,8 +22,8 @@ import numpy as np
 
 from loan_platform.contract import Contract
 from loan_platform.contract.expression import SQL_TYPES
-from loan_platform.contract.portfolio import Simulation
-from loan_platform.contract.sql import quoted
+from loan_platform.contract.portfolio import Column, Simulation
+from loan_platform.contract.sql import MONTHS, quoted
 from loan_platform.engine import duck
 from loan_platform.engine.files import replacing
 
@@ -40,8 +41,9 @@ class SimulationError(ValueError):
 def simulate(contract: Contract, seed: int = 7, rows: int | None = None) -> pd.DataFrame:
     """A simulated book: every column of the contract, in its order, all text, None where missing.
 
+    Text is written as the lender's file has it: by the contract's `values`, `format`, `decimal`.
     `rows` counts exact duplicates too and defaults to the contract's figure. Ignored columns
-    without figures are empty; a key without figures numbers the rows.
+    without figures are empty, those listed in groups too; a key without figures numbers the rows.
 
     Raises:
         SimulationError: no `simulation:` in the contract, or figures that contradict each other.
@@ -65,7 +67,12 @@ def simulate(contract: Contract, seed: int = 7, rows: int | None = None) -> pd.D
     duplicates = round(wanted * figures.duplicate_rate)
     random = np.random.default_rng(seed)
     drawn = _draw(contract, figures, wanted - duplicates, random)
-    frame = pd.DataFrame({column.name: drawn.get(column.name) for column in contract.columns})
+    written = {
+        column.name: _written(column, drawn[column.name]) if column.name in drawn else None
+        for column in contract.columns
+    }
+    unused = {name: None for group in contract.ignored for name in group.columns}
+    frame = pd.DataFrame(written | unused, index=range(wanted - duplicates))
     copies = random.integers(0, wanted - duplicates, duplicates)
     order = random.permutation(np.append(np.arange(wanted - duplicates), copies))
     return frame.iloc[order].reset_index(drop=True)
@@ -173,6 +180,41 @@ def _values(
     # As many decimals as the figures have: whole years stay whole, money keeps its cents.
     decimals = max(len(f"{value:.12g}".partition(".")[2]) for value in side)
     return [f"{value:.{decimals}f}" for value in np.interp(ranks, probabilities, side)]
+
+
+def _written(column: Column, values: NDArray[np.object_]) -> NDArray[np.object_]:
+    """Plain values in the book's own notation."""
+    words: dict[str, str] = {}
+    for word, value in (column.values or {}).items():
+        if value is not None:
+            words.setdefault(value if isinstance(value, str) else f"{value:g}", word)
+
+    def write(value: str | None) -> str | None:
+        if value is None:
+            return None
+        if words:
+            plain = f"{float(value):g}" if column.type in ("number", "integer") else value
+            if plain in words:
+                return words[plain]
+        if column.format:
+            return _date_text(dt.date.fromisoformat(value[:10]), column.format)
+        return value.replace(".", column.decimal) if column.decimal != "." else value
+
+    return np.array([write(value) for value in values], dtype=object)
+
+
+def _date_text(day: dt.date, notation: str) -> str:
+    """As strftime in the C locale, whatever the locale of this process."""
+    parts = {
+        "%Y": f"{day.year:04d}",
+        "%y": f"{day.year % 100:02d}",
+        "%m": f"{day.month:02d}",
+        "%b": MONTHS[day.month - 1].title(),
+        "%d": f"{day.day:02d}",
+    }
+    for token, text in parts.items():
+        notation = notation.replace(token, text)
+    return notation
 
 
 def _computed(

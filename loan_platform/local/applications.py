@@ -23,7 +23,7 @@ from loan_platform.decisions.outcomes import Outcome, record_outcomes
 from loan_platform.engine import duck
 from loan_platform.engine.files import replacing
 from loan_platform.engine.home import Home
-from loan_platform.ingest.source import Book
+from loan_platform.ingest.staging import Book
 
 CLIENTS = 16
 
@@ -39,7 +39,10 @@ class Application:
 
     def body(self) -> dict[str, Any]:
         return {
-            **self.inputs,
+            **{
+                name: value.isoformat() if isinstance(value, dt.date) else value
+                for name, value in self.inputs.items()
+            },
             "application_id": self.application_id,
             "applied_at": self.applied_at.isoformat(),
         }
@@ -70,11 +73,12 @@ class Answers:
 
 def applications(contract: Contract, book: Book, month: str) -> list[Application]:
     """The month's applications in the order in which they were made, repeated rows once."""
-    names = [column.name for column in contract.feature_columns]
+    names = [column.name for column in contract.request_columns]
+    written = "(SELECT *, 'book' AS _origin FROM staged)"
     with duck.connect() as connection:
         connection.register("staged", book.take(month))
         rows = connection.execute(
-            f"WITH typed AS ({typed_sql(contract, 'staged')}) "
+            f"WITH typed AS ({typed_sql(contract, written)}) "
             f"SELECT _application_id, _applied_at, {outcome_sql(contract)}, "
             f"{', '.join(f'typed.{quoted(name)}' for name in names)} "
             "FROM typed JOIN staged ON staged._row = typed._row WHERE _duplicate IS NULL "

@@ -26,10 +26,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loan_platform.components.retraining import REASON_TAG
-from loan_platform.contract import Contract, read_contract
+from loan_platform.contract import Contract
 from loan_platform.contract.calendar import keys, window
-from loan_platform.engine.home import PROJECT_ROOT, Home
-from loan_platform.ingest.source import Location, locate, open_book, stand_in_path
+from loan_platform.contract.portfolios import CHOICE, contract_of
+from loan_platform.engine.home import Home
+from loan_platform.ingest.source import Location, locate, stand_in_path
+from loan_platform.ingest.staging import open_book
 from loan_platform.local.applications import (
     Answers,
     Application,
@@ -68,18 +70,16 @@ def run_demo(*, data: Path | None, seed: int, say: Console) -> Path:
     The same `seed` tells the same story.
     """
     home = _fresh_home()
-    contract = read_contract(
-        PROJECT_ROOT / "loan_platform/defs/portfolios" / PORTFOLIO / "defs.yaml"
-    )
+    contract = contract_of(PORTFOLIO)
     location = _location(contract, home, data, seed)
-    story = Story(contract, location.simulated, location.path.name, seed, SHIFT_STORY)
+    story = Story(contract, location.simulated, Path(location.source.name).name, seed, SHIFT_STORY)
     narrator = Narrator(say)
     narrator.tell(
         f"[bold]{contract.title}[/bold]: "
         + (
             "a SIMULATED book, drawn from the contract's figures"
             if story.simulated
-            else f"the book {location.path}"
+            else f"the book {location.source.name}"
         )
     )
     first = contract.time.first_day
@@ -118,6 +118,7 @@ def _fresh_home() -> Home:
         shutil.rmtree(root)
     os.environ["LOAN_PLATFORM_HOME"] = str(root)
     os.environ["LOAN_PLATFORM_GAPS_CRON"] = NEVER
+    os.environ[CHOICE] = PORTFOLIO
     return Home.at(root)
 
 
@@ -126,14 +127,14 @@ def _location(contract: Contract, home: Home, data: Path | None, seed: int) -> L
     if data is not None:
         if not data.is_file():
             raise DemoError(f"there is no file {data}; give --data the path of a book")
-        return Location(data.absolute(), simulated=False)
+        return Location.of_file(data.absolute())
     if os.environ.get("LOAN_DATA_DIR"):
         return locate(contract, home)
     from loan_platform.ingest.simulate import write_simulated
 
     drawn = home.root / "book" / "simulated.csv.gz"
     write_simulated(contract, drawn, seed)
-    return Location(drawn, simulated=True)
+    return Location.of_file(drawn, simulated=True)
 
 
 def _history_path(contract: Contract, home: Home, whole: Location) -> Path:
@@ -143,7 +144,7 @@ def _history_path(contract: Contract, home: Home, whole: Location) -> Path:
         return stand_in_path(contract, home)
     folder = home.root / "book"
     os.environ["LOAN_DATA_DIR"] = str(folder)
-    return folder / contract.source.path
+    return folder / contract.source.name
 
 
 def _play(
@@ -202,7 +203,7 @@ def _free_ports() -> Ports:
 def _take_in_history(
     story: Story, runs: PlatformRuns, months: list[str], narrator: Narrator
 ) -> None:
-    runs.materialize("feature_bins")
+    runs.materialize("profile", "feature_bins")
     with narrator.waiting(f"ingesting {len(months)} months"):
         runs.materialize("raw_loans", "cleaned_features", "feature_counts", months=months)
     admitted = runs.monthly_metadata("raw_loans", months)

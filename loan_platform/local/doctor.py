@@ -22,9 +22,10 @@ from typing import Literal
 from loan_platform.alerts.delivery import VARIABLE as ALERT_VARIABLE
 from loan_platform.alerts.delivery import receivers
 from loan_platform.contract import Contract, ContractError, read_contract
+from loan_platform.contract.portfolios import contract_files
 from loan_platform.engine.home import PROJECT_ROOT, Home, data_directories
 from loan_platform.local.processes import holder, is_free
-from loan_platform.local.up import LOCK, Ports, contract_files, is_server
+from loan_platform.local.up import LOCK, Ports, is_server
 
 Level = Literal["ok", "warning", "problem"]
 
@@ -180,18 +181,23 @@ def contracts(files: Iterable[Path]) -> Iterator[Finding]:
 
 def _book(contract: Contract) -> Finding:
     """Whether the book is where the ingestion will look for it."""
-    from loan_platform.ingest.source import SourceError, book_path
+    from loan_platform.ingest.source import SourceError, book_of, unset_variables
 
     subject = f"Portfolio {contract.name}"
     try:
-        path = book_path(contract)
+        book = book_of(contract)
     except SourceError as error:
         return Finding(subject, "warning", "contract valid; its book is not at hand", str(error))
-    if path is None:
-        seen = "contract valid; LOAN_DATA_DIR is not set: a simulated book stands in"
-        mend = f"set LOAN_DATA_DIR to the folder with {contract.source.path}"
-        return Finding(subject, "warning", seen, mend)
-    return Finding(subject, "ok", f"contract valid; book {path}")
+    if book is not None:
+        return Finding(subject, "ok", f"contract valid; book {book.name}")
+    if unset := unset_variables(contract.source):
+        seen, mend = f"{', '.join(unset)} is not set", "set it to reach the database"
+    else:
+        seen, mend = (
+            "LOAN_DATA_DIR is not set",
+            f"set LOAN_DATA_DIR to the folder with {contract.source.name}",
+        )
+    return Finding(subject, "warning", f"contract valid; {seen}: a simulated book stands in", mend)
 
 
 def databases(home: Home) -> Iterator[Finding]:

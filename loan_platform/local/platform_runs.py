@@ -79,7 +79,7 @@ class PlatformRuns:
         )
         if not result.success:
             failures = [event for event in result.all_events if event.is_step_failure]
-            why = "; ".join(str(event.event_specific_data) for event in failures)
+            why = "; ".join(_why(event.step_failure_data) for event in failures)
             raise RunError(f"{', '.join(names)} failed: {why}")
 
     def close_month(self, month: str) -> None:
@@ -137,3 +137,13 @@ class PlatformRuns:
 
     def _key(self, name: str) -> dg.AssetKey:
         return dg.AssetKey([self.contract.name, name])
+
+
+def _why(failure: Any) -> str:
+    """What an asset said of its failure, or what was raised in it."""
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return str(failure.user_failure_data.description)
+    error = failure.error
+    while error.cause:  # Dagster's own error says only which step it was
+        error = error.cause
+    return str(error.message).strip()

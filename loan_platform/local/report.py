@@ -42,6 +42,10 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
         ("decisions logged", f"{answers.decided:,}"),
         ("refused as invalid", f"{answers.refused}"),
         ("requests failed", f"{answers.failed}"),
+        *(
+            (f"{name} is used although it leaks", reason)
+            for name, reason in story.contract.leaks_accepted.items()
+        ),
     ]
     for told in story.months:
         if told.drift is None:

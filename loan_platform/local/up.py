@@ -21,6 +21,7 @@ import httpx
 from rich.console import Console
 
 from loan_platform.contract import read_contract
+from loan_platform.contract.portfolios import contract_files
 from loan_platform.engine.home import PROJECT_ROOT, Home
 from loan_platform.local.instance import environment, prepare
 from loan_platform.local.processes import (
@@ -169,11 +170,6 @@ def choose_ports(
         chosen[name] = first
         used.update(range(first, first + width))
     return Ports(**chosen)
-
-
-def contract_files() -> list[Path]:
-    """The contract of each portfolio declared in `defs/portfolios`, in alphabetical order."""
-    return sorted((PROJECT_ROOT / "loan_platform/defs/portfolios").glob("*/defs.yaml"))
 
 
 def programs(home: Home, place: Place, serve: tuple[str, ...] = FROM_SOURCE) -> dict[str, Program]:

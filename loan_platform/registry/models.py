@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from loan_platform.contract.expression import SQL_TYPES
+from loan_platform.contract.request import example
 from loan_platform.contract.sql import features_sql, matrix_sql, quoted
 from loan_platform.engine import duck
 from loan_platform.model.bundle import Bundle, bundle_hash
@@ -58,6 +59,7 @@ class Registry(Versions):
             "data_hash": record.data_hash,
             "trained_through": record.trained_through,
             "simulated": str(record.simulated).lower(),
+            **_leaks_accepted(bundle),
             **(tags or {}),
         }
         nested = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
@@ -175,6 +177,7 @@ class Registry(Versions):
             run_id=run_id,
             model_id=model.model_id,
             tags=tags,
+            description=tags.get("leaks_accepted"),
         )
         link = [{"name": self.portfolio, "version": made.version}]
         self.client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(link)})
@@ -182,23 +185,32 @@ class Registry(Versions):
         return str(made.version)
 
 
+def _leaks_accepted(bundle: Bundle) -> dict[str, str]:
+    """A tag that names columns used although they leak; none where there are none."""
+    accepted = bundle.contract.leaks_accepted
+    if not accepted:
+        return {}
+    told = "; ".join(f"{name}: {reason}" for name, reason in accepted.items())
+    return {"leaks_accepted": f"used although it leaks: {told}"[:5000]}
+
+
 def predict_frame(bundle: Bundle, frame: pa.Table) -> pa.Table:
-    """Decide a table of the contract's feature columns: probability_default, label, decision.
+    """Decide a table of the contract's input columns: probability_default, label, decision.
 
     Columns are cast to the contract's types; a value that cannot be is missing to the model.
     """
     import numpy as np
 
     contract = bundle.contract
-    lacking = [c.name for c in contract.feature_columns if c.name not in frame.column_names]
+    lacking = [c.name for c in contract.input_columns if c.name not in frame.column_names]
     if lacking:
         raise ValueError(
             f"the table lacks {', '.join(lacking)}; {contract.name} needs "
-            f"{', '.join(c.name for c in contract.feature_columns)}"
+            f"{', '.join(c.name for c in contract.input_columns)}"
         )
     typed = ", ".join(
         f"TRY_CAST({quoted(c.name)} AS {SQL_TYPES[c.type]}) AS {quoted(c.name)}"
-        for c in contract.feature_columns
+        for c in contract.input_columns
     )
     numbered = frame.append_column("_row", pa.array(range(len(frame)), pa.int64()))
     matrix = duck.query(
@@ -220,10 +232,21 @@ def predict_frame(bundle: Bundle, frame: pa.Table) -> pa.Table:
 
 
 def example_frame(bundle: Bundle) -> pa.Table:
-    """Made-up applications, one a golden row, as the contract's feature columns."""
+    """Made-up applications, one a golden row, as the contract's input columns.
+
+    What only derived features read is not in a golden row: it has the value of the example.
+    """
     contract = bundle.contract
+    usual = example(contract)
     columns: dict[str, list[Any]] = {}
-    for index, column in enumerate(contract.feature_columns):
+    for column in contract.input_columns:
+        if column.name not in contract.model_inputs:
+            value = usual.get(column.name, contract.time.first_day.isoformat())
+            if column.type in ("number", "integer") and value is not None:
+                value = float(value)
+            columns[column.name] = [value] * len(bundle.golden[:5])
+            continue
+        index = contract.model_inputs.index(column.name)
         values = [None if value != value else float(value) for value in bundle.golden[:5, index]]
         listed = contract.categorical_inputs.get(column.name)
         columns[column.name] = (
@@ -238,11 +261,11 @@ def _signature(bundle: Bundle) -> ModelSignature:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
 
-    # Whole numbers are doubles here: pandas has no missing whole number.
-    kinds = {"category": DataType.string}
+    # Whole numbers are doubles here: pandas has no missing whole number. Dates are ISO text.
+    kinds = dict.fromkeys(("category", "text", "date"), DataType.string)
     inputs = [
         ColSpec(kinds.get(c.type, DataType.double), c.name, required=c.nulls == "refused")
-        for c in bundle.contract.feature_columns
+        for c in bundle.contract.input_columns
     ]
     outputs = [
         ColSpec(DataType.double, "probability_default"),

@@ -120,8 +120,12 @@ def judge(
     champion: Bundle | None,
     cleaned: dict[str, Path],
     as_of: dt.datetime,
+    *,
+    reported: Path | None = None,
 ) -> Verdict:
     """Decide by the module's rule, on the judge rows of `cleaned` with outcomes known by `as_of`.
+
+    `reported`: every outcome ever reported, as `training.rows.known_rows` takes it.
 
     Raises:
         TrainingError: there are no judge rows of both outcomes, or the months changed while they
@@ -144,7 +148,7 @@ def judge(
                 "and train again"
             ],
         )
-    rows = _judge_rows(contract, cleaned, as_of)
+    rows = _judge_rows(contract, cleaned, as_of, reported)
     probability = challenger.probability(rows.matrix, threads=duck.THREADS)
     if champion is None:
         return _first(contract, rows, probability, "there is no champion yet")
@@ -156,7 +160,7 @@ def judge(
 
     asked = rows
     if champion.record.contract_hash != contract.contract_hash:
-        asked = _judge_rows(contract, cleaned, as_of, inputs_of=champion.contract)
+        asked = _judge_rows(contract, cleaned, as_of, reported, inputs_of=champion.contract)
         if not np.array_equal(asked.application_id, rows.application_id):
             raise TrainingError(
                 f"cleaned_features of {contract.name} changed while they were read; "
@@ -290,9 +294,10 @@ def _judge_rows(
     contract: Contract,
     cleaned: dict[str, Path],
     as_of: dt.datetime,
+    reported: Path | None,
     inputs_of: Contract | None = None,
 ) -> Rows:
-    known = known_rows(contract, cleaned, as_of, inputs_of=inputs_of)
+    known = known_rows(contract, cleaned, as_of, inputs_of=inputs_of, reported=reported)
     rows = known.where(part(known.application_id) == "judge")
     if len(set(rows.outcome.tolist())) < 2:
         raise TrainingError(
@@ -303,6 +308,6 @@ def _judge_rows(
 
 
 def _lacking(old: Contract, new: Contract) -> str:
-    """Feature columns of `old` that rows cleaned under `new` do not have, or have otherwise."""
-    there = {column.name: column.type for column in new.feature_columns}
-    return ", ".join(c.name for c in old.feature_columns if there.get(c.name) != c.type)
+    """Input columns of `old` that rows cleaned under `new` do not have, or have otherwise."""
+    there = {column.name: column.type for column in new.input_columns}
+    return ", ".join(c.name for c in old.input_columns if there.get(c.name) != c.type)

@@ -20,7 +20,7 @@ from loan_platform.registry.models import predict_frame
 
 
 class LoanModel(PythonModel):
-    """Feature columns of the contract in; probability_default, label and decision out."""
+    """Input columns of the contract in; probability_default, label and decision out."""
 
     def load_context(self, context: PythonModelContext) -> None:
         from pathlib import Path

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from loan_platform.engine.files import make_folder
 from loan_platform.engine.home import Home
 from loan_platform.model.bundle import Bundle
 
@@ -57,7 +58,7 @@ class Versions:
 
         if self.home.tracking_uri.startswith("sqlite:///"):
             file = Path(self.home.tracking_uri.removeprefix("sqlite:///"))
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
         return mlflow.MlflowClient(self.home.tracking_uri, self.home.tracking_uri)
 
     def named(self, alias: Alias) -> Version | None:
@@ -93,7 +94,7 @@ class Versions:
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException
 
-        to.mkdir(parents=True, exist_ok=True)
+        make_folder(to)
         uri = self.home.tracking_uri
         try:
             files = self.client.get_model_version_download_uri(self.portfolio, version)

@@ -17,7 +17,7 @@ from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
 from loan_platform.contract.portfolio import PLATFORM_COLUMNS
 from loan_platform.contract.sql import features_sql, literal, matrix_sql
-from loan_platform.decisions.outcomes import made_by_model
+from loan_platform.decisions.outcomes import labelled_sql, made_by_model
 from loan_platform.engine import duck
 
 
@@ -84,11 +84,16 @@ def known_rows(
     as_of: dt.datetime,
     *,
     inputs_of: Contract | None = None,
+    reported: Path | None = None,
 ) -> Rows:
     """Rows of the cleaned layer (month -> Parquet file) matured and known by `as_of`.
 
+    `reported`: every outcome ever reported (`decisions.outcomes.history_path`). Of several on a
+    loan the one known last by `as_of` counts, whatever was learnt later; a loan on which nothing
+    was known yet has no outcome, even if its cleaned row has one.
+
     Which rows, `contract` says alone. The matrix is made by `inputs_of` where it is given: by the
-    contract of an older model, say, as long as the layer has its feature columns; derived
+    contract of an older model, say, as long as the layer has its input columns; derived
     features are computed anew.
 
     Raises:
@@ -110,9 +115,14 @@ def known_rows(
         *("outcome", "outcome_known_at", "outcome_source"),
     )
     inputs = features_sql(asked, "known", also=carried)
+    rows = duck.parquet(*cleaned.values())
+    if reported is not None and reported.is_file():
+        names = [*PLATFORM_COLUMNS, *(column.name for column in asked.input_columns)]
+        by = f"known_at <= CAST({moment} AS TIMESTAMPTZ)"
+        rows = f"({labelled_sql(rows, names, duck.parquet(reported), by)})"
     table = duck.query(
         f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS _month\n"
-        f"  FROM {duck.parquet(*cleaned.values())}\n"
+        f"  FROM {rows} AS loans\n"
         f"  WHERE outcome IS NOT NULL AND outcome_known_at <= CAST({moment} AS TIMESTAMPTZ)\n"
         # Of younger loans only what went wrong early is known: they would all look bad.
         f"  AND applied_at + INTERVAL {contract.outcome.matures_after_days} DAY\n"
@@ -163,7 +173,7 @@ def _span(months: np.ndarray) -> str:
 
 
 def _refuse_missing_columns(contract: Contract, cleaned: dict[str, Path]) -> None:
-    needed = [*PLATFORM_COLUMNS, *(column.name for column in contract.feature_columns)]
+    needed = [*PLATFORM_COLUMNS, *(column.name for column in contract.input_columns)]
     for key, file in cleaned.items():
         found = set(pq.read_schema(file).names)
         if lacking := [name for name in needed if name not in found]:

@@ -19,6 +19,7 @@ from loan_platform.model.bundle import Bundle, TrainingRecord, environment
 from loan_platform.model.policy import Policy
 from loan_platform.training.calibrate import fit_calibrator
 from loan_platform.training.evaluate import Evaluation, evaluate
+from loan_platform.training.guard import refuse_leaks
 from loan_platform.training.rows import Rows, TrainingError, known_rows, matured_months
 from loan_platform.training.split import PARTS, part
 from loan_platform.training.threshold import choose_policy
@@ -62,9 +63,12 @@ def train(
     cleaned: dict[str, Path],
     as_of: dt.datetime,
     *,
+    reported: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Trained:
     """Train one LightGBM on the cleaned months (key -> Parquet file), as known by `as_of`.
+
+    `reported`: every outcome ever reported, as `known_rows` takes it.
 
     A trial model, fitted on the `fit` part, shows on the `calibrate` part how many trees to grow
     and how its margin becomes a probability, and on the `threshold` part where the policy's
@@ -73,14 +77,15 @@ def train(
 
     Raises:
         TrainingError: there are too few rows, a part has only one class, a file lacks a column,
-            an outcome was made by a model, simulated rows are mixed with real ones, or the policy
-            would approve nobody.
+            an outcome was made by a model, a column gives the outcome away, simulated rows are
+            mixed with real ones, or the policy would approve nobody.
     """
     say = progress or (lambda _: None)
-    rows = known_rows(contract, cleaned, as_of)
+    rows = known_rows(contract, cleaned, as_of, reported=reported)
     of_part = part(rows.application_id)
     parts = {str(name): rows.where(of_part == name) for name in PARTS}
     _refuse_too_little(contract, rows, parts, as_of)
+    refuse_leaks(contract, cleaned, rows)
 
     say(f"fitting a trial model on {len(parts['fit']):,} of {len(rows):,} rows")
     trial = _fit(contract, parts["fit"], MOST_TREES, stop_on=parts["calibrate"])

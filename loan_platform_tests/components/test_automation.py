@@ -10,6 +10,7 @@ import pytest
 
 from loan_platform.components.automation import GAPS_CRON, fill_gaps, open_months
 from loan_platform.components.loan_portfolio import MONTHLY_ASSETS
+from loan_platform.components.months import closed_monthly, monthly
 from loan_platform.contract import Contract
 from loan_platform.engine.home import Home
 from loan_platform_tests import home_loans
@@ -18,6 +19,24 @@ from loan_platform_tests.components.running import definitions, months_of, run
 
 def at(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+def test_a_book_that_has_ended_gets_no_months_after_its_last(home: Home):
+    """Its months would be asked for, and reported as missing, for ever."""
+    ended = home_loans.contract(time={"start": "2024-01-01", "end": "2024-08-01"})
+    assert monthly(ended).get_partition_keys() == home_loans.MONTHS
+    assert closed_monthly(ended).get_partition_keys() == home_loans.MONTHS
+    goes_on = home_loans.contract(time={"start": "2024-01-01", "end": "2999-12-01"})
+    assert (
+        monthly(goes_on).get_partition_keys() == monthly(home_loans.contract()).get_partition_keys()
+    )
+    assert open_months(ended, at("2024-09-30T12:00")) == ("2024-07", "2024-08")
+
+    schedule = definitions(ended, home).get_schedule_def("home_loans_current_months")
+    context = dg.build_schedule_context(scheduled_execution_time=at("2025-06-30T02:00"))
+    tick = schedule.evaluate_tick(context)
+    assert not tick.run_requests
+    assert "ended with 2024-08" in (tick.skip_message or "")
 
 
 @pytest.mark.parametrize(

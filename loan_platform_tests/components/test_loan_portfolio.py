@@ -16,6 +16,7 @@ from dagster.components.testing import create_defs_folder_sandbox
 from yaml import YAMLError
 
 from loan_platform.components.loan_portfolio import AttributesAsWritten
+from loan_platform.contract.portfolios import CHOICE
 from loan_platform.definitions import defs
 from loan_platform.engine.home import PROJECT_ROOT
 from loan_platform_tests import home_loans
@@ -28,12 +29,15 @@ MONTHLY = {
     "feature_counts",
     "drift_report",
 }
-WHOLE = {"feature_bins", "trained_model", "champion", "baseline_stats", "loan_service"}
+WHOLE = {"profile", "feature_bins", "trained_model", "champion", "baseline_stats", "loan_service"}
 
 
 @pytest.fixture(scope="module")
 def location() -> dg.Definitions:
-    return defs()
+    """As the server loads it, with one of its portfolios."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CHOICE, "credit_risk")
+        return defs()
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +55,10 @@ def test_the_asset_graph_is_the_one_people_were_promised(specs: dict[str, dg.Ass
         "outcomes": {"decisions"},
         "raw_loans": {"decisions", "outcomes"},
         "cleaned_features": {"raw_loans"},
+        "profile": set(),
         "feature_bins": set(),
         "feature_counts": {"cleaned_features", "feature_bins"},
-        "trained_model": {"cleaned_features"},
+        "trained_model": {"profile", "cleaned_features"},
         "champion": {"trained_model"},
         "baseline_stats": {"champion", "feature_counts"},
         "loan_service": {"champion"},
@@ -75,6 +80,9 @@ def test_every_asset_says_what_it_is_and_when_it_is_late(name: str, specs: dict[
     assert policy.warn_window.to_timedelta() < policy.fail_window.to_timedelta()
 
 
+CONTRACT_CHECKS = ("types", "ranges", "categories", "nulls", "duplicates", "dates", "rules")
+
+
 def test_sensors_schedule_and_check(location: dg.Definitions):
     repository = location.get_repository_def()
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
@@ -85,7 +93,11 @@ def test_sensors_schedule_and_check(location: dg.Definitions):
     checks = location.resolve_asset_graph().asset_check_keys
     assert {key.to_user_string() for key in checks} == {
         "credit_risk/drift_report:no_drift",
-        "credit_risk/raw_loans:admitted",
+        "credit_risk/profile:no_leak",
+        *(
+            f"credit_risk/raw_loans:{name}"
+            for name in ("admitted", *CONTRACT_CHECKS, "row_count", "last_month")
+        ),
     }
 
 

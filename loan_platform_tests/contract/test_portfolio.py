@@ -3,7 +3,7 @@
 import pytest
 
 from loan_platform.contract import Contract
-from loan_platform_tests import home_loans
+from loan_platform_tests import club_loans, home_loans
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,20 @@ def test_the_hash_says_what_a_row_means(contract: Contract):
         {"title": "Another title"},
         {"owners": ["team:other"]},
         {"source": {"path": "moved.csv"}},
+        {"time": {"start": "2024-01-01", "end": "2024-08-01"}},
+        {
+            "rules": [
+                rule.model_dump() | {"reason": "other words"}
+                for rule in home_loans.contract().rules
+            ]
+        },
+        {
+            "columns": [
+                column.model_dump() | {"description": "words", "unit": "EUR"}
+                for column in home_loans.contract().columns
+            ]
+        },
+        {"ignored": [{"reason": "not asked for", "columns": ["zip"]}]},
     ],
 )
 def test_the_hash_stays_where_the_meaning_does(contract: Contract, changes: dict[str, object]):
@@ -66,3 +80,24 @@ def test_credit_risk_keeps_the_lenders_own_decisions_from_the_model(credit_risk:
     assert {"loan_grade", "loan_int_rate"} <= set(ignored)
     assert not set(ignored) & set(credit_risk.model_inputs)
     assert "lender's own decision" in str(ignored["loan_grade"])
+
+
+def test_an_application_carries_what_derived_features_read():
+    """The model must not see a date, the service must ask for it, the day comes by itself."""
+    contract = club_loans.contract()
+    inputs = ["issue_d", "earliest line", "rate", "amount", "years", "home", "purpose"]
+    assert [column.name for column in contract.input_columns] == inputs
+    assert [column.name for column in contract.request_columns] == inputs[1:]
+    assert contract.model_inputs == [*inputs[2:6], "history_days", "wedding", "amount_rate"]
+    unread = club_loans.contract(features={"wedding": {"sql": "length(purpose)"}})
+    assert "issue_d" not in [column.name for column in unread.input_columns]
+    assert contract.ignored_columns == dict.fromkeys(
+        ("last_payment", "recoveries"), "known only afterwards"
+    )
+
+
+def test_how_a_book_is_written_is_part_of_what_a_row_means():
+    before = club_loans.contract()
+    document = before.model_dump(mode="json", exclude_none=True)
+    document["columns"][4]["decimal"] = "."
+    assert Contract.model_validate(document).contract_hash != before.contract_hash

@@ -1,11 +1,13 @@
 """A bad contract is told with file, line, place, what is wrong and what mends it."""
 
+import textwrap
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from loan_platform.contract import Contract, ContractError, read_contract
+from loan_platform_tests import club_loans
 from loan_platform_tests.home_loans import DEFS_YAML
 
 MINIMAL = """\
@@ -161,7 +163,7 @@ ONE_PROBLEM = {
         "sql: TRY(ln(years_in_job))",
         "TRY(",
         "features.log_amount.sql",
-        "has no Spark equivalent",
+        "is not known to mean the same on Spark",
     ),
     "a cast that fails": (
         'sql: ln("loan amount")',
@@ -441,3 +443,183 @@ def test_a_file_a_month_goes_with_no_replay_and_no_stand_in(credit_risk: Contrac
         Contract.model_validate(document | {"source": {"path": "loans/{partition}.csv"}})
     places = {problem["loc"] for problem in raised.value.errors()}
     assert places == {("source", "path"), ("simulation",)}
+
+
+CLUB_YAML = "attributes:\n" + textwrap.indent(club_loans.ATTRIBUTES, "  ")
+
+# what is changed, into what; the place of the problem; its words
+CLUB_PROBLEM = {
+    "a format of a number": (
+        'remove: ["%"]', 'format: "%b"', "columns[3].format", "how a date column is written"
+    ),
+    "a decimal comma in a date": (
+        'format: "%b-%Y"', 'decimal: ","', "columns[1].decimal", "number or integer column"
+    ),
+    "a format without a year": ("%b-%Y", "%b-%d", "columns[1].format", "has no year"),
+    "a format with two months": ("%b-%Y", "%b-%m-%Y", "columns[1].format", "more than one month"),
+    "a format with an hour": ("%b-%Y", "%b-%Y-%H", "columns[1].format", "%H is none of"),
+    "a strange separator": ("%b-%Y", "%b^%Y", "columns[1].format", "'^' cannot stand between"),
+    "a sign that is the decimals'": (
+        "remove: [EUR]", 'remove: [","]', "columns[4].remove", "takes the decimals' sign off"
+    ),
+    "a sign that turns a number round": (
+        "remove: [EUR]", 'remove: ["-"]', "columns[4].remove", "changes the number"
+    ),
+    "digits taken off": ("remove: [EUR]", "remove: [EUR1]", "columns[4].remove", "takes digits"),
+    "a value that is no whole number": (
+        "10+ years: 10,", "10+ years: 9.5,", "columns[5].values.10+ years", "no whole number"
+    ),
+    "a value outside the range": (
+        "10+ years: 10,", "10+ years: 11,", "columns[5].values.10+ years", "outside the range"
+    ),
+    "a value that is no number": (
+        "10+ years: 10,", "10+ years: ten,", "columns[5].values.10+ years", "write a number"
+    ),
+    "a missing value where none may be": (
+        "values: {O: own, R: rent}", "values: {O: own, R: null}", "columns[6].values.R",
+        "add nulls: allowed",
+    ),
+    "a value that is no category": (
+        "values: {O: own, R: rent}", "values: {O: own, R: hire}", "columns[6].values.R",
+        "none of the categories",
+    ),
+    "a value YAML takes for something else": (
+        "values: {O: own, R: rent}", "values: {O: own, R: yes}", "columns[6].values.R",
+        "put it in quotes",
+    ),
+    "a word with a blank at its end": (
+        "values: {O: own, R: rent}", "values: {O: own, 'R ': rent}", "columns[6].values",
+        "'R ' is empty or has a blank",
+    ),
+    "a category with a blank at its end": (
+        "categories: [own, rent], values: {O: own, R: rent}", "categories: [own, 'rent ']",
+        "columns[6].categories", "has a blank at an end",
+    ),
+    "a key in a notation": (
+        "type: text, role: key", "type: text, role: key, values: {a: b}", "columns[0].values",
+        "a key is kept as it is",
+    ),
+    "an outcome read as a number": (
+        "name: status, type: category, categories: [paid, charged off]",
+        "name: status, type: integer, remove: [x]", "columns[8].remove", "compared as text",
+    ),
+    "an input nobody reads": (
+        "wedding: {sql: \"CASE WHEN lower(purpose) LIKE '%wedding%' THEN 1 ELSE 0 END\"}",
+        "wedding: {sql: rate}", "columns[7].role", "nobody reads purpose",
+    ),
+    "a leak accepted where nothing is used": (
+        "name: id, type: text", "name: id, leak_accepted: why not, type: text",
+        "columns[0].leak_accepted", "reaches no model",
+    ),
+    "a leak accepted for no reason": (
+        'remove: ["%"]', 'leak_accepted: " "', "columns[3].leak_accepted", "say why"
+    ),
+    "an ignored column that is listed": (
+        "[last_payment, recoveries]", "[last_payment, rate]", "ignored[0].columns[1]",
+        "listed under columns: or ignored: already",
+    ),
+    "an ignored column twice": (
+        "[last_payment, recoveries]", "[last_payment, Last_payment]", "ignored[0].columns[1]",
+        "already",
+    ),
+    "an end before the start": (
+        "end: 2009-12-01", "end: 2009-10-01", "time.end", "before the book starts"
+    ),
+    "an end within a month": ("end: 2009-12-01", "end: 2009-12-31", "time.end", "write 2009-12-01"),
+    "a source of neither kind": (
+        "source: {path: club_loans.csv}", "source: {delimiter: ;}", "source", "give either path:"
+    ),
+    "a password": (
+        "source: {path: club_loans.csv}",
+        "source: {url: 'postgresql://loans:hunter2@db/loans', table: loans}",
+        "source.url", "write ${NAME}",
+    ),
+    "a database in another encoding": (
+        "source: {path: club_loans.csv}",
+        "source: {url: '${LOANS}', table: loans, encoding: latin-1}",
+        "source.encoding", "remove it",
+    ),
+    "a quote between values": (
+        "source: {path: club_loans.csv}", "source: {path: club_loans.csv, delimiter: '\"'}",
+        "source.delimiter", "separates no values",
+    ),
+    "reports without a table": (
+        "matures_after_days: 30}", "matures_after_days: 30, reports: {url: 'postgresql://h/d'}}",
+        "outcome.reports.url", "give either table: or query:",
+    ),
+    "reports a file a month": (
+        "matures_after_days: 30}", "matures_after_days: 30, reports: {path: 'o/{partition}.csv'}}",
+        "outcome.reports.path", "not one a month",
+    ),
+    "an outcome with a blank at its end": (
+        "bad: [charged off]", "bad: [charged off, 'late ']", "outcome.bad", "a blank at an end"
+    ),
+    "dates subtracted": (
+        "date_diff('day', \\\"earliest line\\\", issue_d)", "issue_d - \\\"earliest line\\\"",
+        "features.history_days.sql", "write date_diff('day', \"earliest line\", issue_d)",
+    ),
+    "months between dates": (
+        "date_diff('day', \\\"earliest", "date_diff('month', \\\"earliest",
+        "features.history_days.sql", "use date_diff('day', a, b)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CLUB_PROBLEM)
+def test_what_is_wrong_with_a_books_notation_is_told_once(case: str, tmp_path: Path):
+    old, new, place, words = CLUB_PROBLEM[case]
+    assert CLUB_YAML.count(old) == 1, "the test changes one place"
+    text = CLUB_YAML.replace(old, new)
+    (told,) = problems(tmp_path, text)
+    assert f": {place}: " in told
+    assert words in told
+
+
+def test_a_key_written_twice_is_told_with_both_its_lines(tmp_path: Path):
+    """YAML keeps the second and says nothing: the first range would be gone."""
+    text = CLUB_YAML.replace("range: [0, 40]", "range: [0, 40], type: integer")
+    line = text[: text.index("name: rate")].count("\n") + 1
+    twice = f"defs.yaml:{line}: columns[3].type: is there twice, first on line {line}; keep one"
+    assert problems(tmp_path, text) == [twice]
+    (told,) = problems(tmp_path, CLUB_YAML + "  title: Another\n")
+    assert "title: is there twice, first on line 3" in told
+
+
+def test_a_time_column_read_by_a_feature_has_a_name_of_its_own(tmp_path: Path):
+    sql = "date_diff('day', DATE '2020-01-01', applied_at)"
+    (told,) = problems(tmp_path, changed('ln("loan amount")', f'"{sql}"'))
+    assert ": columns[1].name: a feature reads applied_at, which is a name the platform" in told
+
+
+SIMULATION = """\
+  simulation:
+    rows: 200
+    bad_rate: 0.2
+    probabilities: [0, 1]
+    columns:
+      earliest line: {sql: "DATE '2000-01-01'"}
+      rate: {good: [1, 9], bad: [1, 9], rank_with: {amount: 0.2}}
+      amount: {good: [1, 9], bad: [1, 9]}
+      years: {good: [1, 9], bad: [1, 9]}
+      home: {good: {own: 1}, bad: {rent: 1}}
+      purpose: {good: {a car: 1}, bad: {a boat: 1}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "words"),
+    [
+        ("{amount: 0.2}", "{amonut: 0.2}", "rate.rank_with.amonut", "did you mean amount?"),
+        ("{amount: 0.2}", "{earliest line: 0.2}", "rate.rank_with.earliest line", "has no rank"),
+        ("{amount: 0.2}", "{rate: 0.2}", "rate.rank_with.rate", "has no rank"),
+        ("{sql: \"DATE '2000-01-01'\"}", "{good: [1], bad: [1]}", "earliest line.good", "sql:"),
+        ("good: {own: 1}", "good: [1, 9]", "home.good", "has shares"),
+        ("years: {good: [1, 9]", "years: {good: {a: 1}", "years.good", "a list of quantiles"),
+        ("      purpose: {good: {a car: 1}, bad: {a boat: 1}}\n", "", "", "purpose has no figures"),
+    ],
+)  # fmt: skip
+def test_figures_fit_their_columns(old: str, new: str, place: str, words: str, tmp_path: Path):
+    assert read(tmp_path, CLUB_YAML + SIMULATION).simulation is not None
+    told = problems(tmp_path, CLUB_YAML + SIMULATION.replace(old, new))
+    where = "simulation.columns" + (f".{place}" if place else "")
+    assert any(f": {where}: " in one and words in one for one in told)

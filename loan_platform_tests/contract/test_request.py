@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from loan_platform.contract import Contract, read_contract
 from loan_platform.contract.portfolio import Column
 from loan_platform.contract.request import example, field_problems, request_model, rule_problems
+from loan_platform.engine.prepared import PreparedFeatures
+from loan_platform_tests import club_loans
 from loan_platform_tests.conftest import CREDIT_RISK
 
 CONTRACT = read_contract(CREDIT_RISK)
@@ -207,3 +210,77 @@ def test_a_broken_rule_names_its_columns() -> None:
     assert {problem.field for problem in problems} == {"person_emp_length", "person_age"}
     assert all(problem.problem == refusal for problem in problems)
     assert rule_problems(CONTRACT, "") == []
+
+
+CLUB = club_loans.contract()
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "earliest line": st.none() | st.dates().map(str),
+            "purpose": st.none() | st.text(st.characters(codec="utf-8"), max_size=40),
+        }
+    )
+)
+def test_dates_and_texts_are_taken_as_a_book_would_be_read(row: dict[str, Any]) -> None:
+    body = example(CLUB) | row
+    purpose = (row["purpose"] or "").strip(" ")
+    try:
+        inputs = request_model(CLUB).model_validate_json(json.dumps(body)).inputs
+    except ValidationError:
+        assert row["purpose"] is not None
+        assert not purpose or not purpose.isprintable()
+        return
+    assert inputs["earliest line"] == row["earliest line"]
+    assert inputs["purpose"] == (purpose or None)
+    assert json.loads(json.dumps(inputs)) == inputs
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("earliest line", "Aug-2001", "not a date"),
+        ("earliest line", "2001-08-01T00:00:00", "not a date"),
+        ("earliest line", "2001-02-30", "not a date"),
+        ("earliest line", 7, "not a date"),
+        ("purpose", "x" * 1001, "too long"),
+        ("purpose", "  ", "empty"),
+        ("purpose", "a\nb", "has a line break, a tab or another character that cannot be shown"),
+        ("purpose", 7, "not text"),
+        ("home", "O", "not a listed category"),
+        ("years", "10+ years", "not a whole number"),
+        ("issue_d", "2009-11-01", "not a field of this portfolio"),
+        ("recoveries", 1, "not a field of this portfolio"),
+    ],
+)
+def test_a_request_carries_typed_values(field: str, value: object, problem: str) -> None:
+    """The book's own notation in a request, or a field that no request has."""
+    with pytest.raises(ValidationError) as refused:
+        request_model(CLUB).model_validate_json(json.dumps(example(CLUB) | {field: value}))
+    (told,) = field_problems(CLUB, refused.value)
+    assert (told.field, told.problem) == (field, problem)
+    reasons = {"issue_d": "say in applied_at", "recoveries": "known only afterwards"}
+    assert reasons.get(field, "give ") in told.mend
+
+
+def test_the_day_of_the_application_is_filled_in_and_never_asked() -> None:
+    body = example(CLUB) | {"applied_at": "2009-12-01T00:30:00+01:00"}
+    application = request_model(CLUB).model_validate_json(json.dumps(body))
+    assert application.inputs["issue_d"] == "2009-11-30"
+    properties = request_model(CLUB).model_json_schema()["properties"]
+    assert "issue_d" not in properties
+    assert properties["earliest line"]["anyOf"][0] == {"type": "string", "format": "date"}
+    refusal = "older_than_the_loan: the first line of credit comes after the application"
+    assert [problem.field for problem in rule_problems(CLUB, refusal)] == ["earliest line"]
+
+
+@pytest.mark.parametrize(
+    "defs", sorted(CREDIT_RISK.parents[1].glob("*/defs.yaml")), ids=lambda defs: defs.parent.name
+)
+def test_the_example_of_a_bundled_portfolio_would_be_decided(defs: Path) -> None:
+    """A page whose own example is refused for breaking a rule of the portfolio."""
+    contract = read_contract(defs)
+    application = request_model(contract).model_validate_json(json.dumps(example(contract)))
+    _, refusals = PreparedFeatures(contract).evaluate([application.inputs])
+    assert refusals == [""]

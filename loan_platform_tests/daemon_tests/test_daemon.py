@@ -83,6 +83,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             monthly = [f"steady/{name}" for name in (*SNAPSHOTS, *BOOK, "drift_report")]
             drift_run = dev.launch_run(monthly, DRIFTED)
             here.materialize("steady", "drift_report", range_of=STEADY[-3:-2])
+            # After the month before it, or the check `last_month` would miss that one.
+            dev.wait_for(
+                "the month that drifts is there",
+                lambda: DRIFTED in dev.partitions("steady/raw_loans"),
+                120,
+            )
             here.materialize("steady", *SNAPSHOTS, *BOOK, range_of=STEADY[-1:])
             yield Stage(dev, receiver, backfill, poison, drift_run)
 

@@ -73,7 +73,7 @@ def test_two_sources_that_agree_are_one_outcome(store: Home) -> None:
     assert (read["outcome"], read["source"], read["contradicted"]) == (1, "bureau", False)
 
 
-@pytest.mark.parametrize("source", ["model", "model_v3", "service", "prediction"])
+@pytest.mark.parametrize("source", ["model", "model_v3", "service", "prediction", "our_champion"])
 def test_what_a_model_says_is_no_outcome(source: str) -> None:
     with pytest.raises(ValidationError, match="never what a model says"):
         outcome("a", 1, source=source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import pytest
 from numpy.typing import NDArray
 
 from loan_platform.contract import Contract
-from loan_platform.contract.request import Value
+from loan_platform.contract.request import Value, request_model
 from loan_platform.contract.sql import features_sql, matrix_sql
+from loan_platform.decisions.log import SCHEMA as DECISIONS
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_parquet
+from loan_platform.engine.home import Home
 from loan_platform.engine.prepared import ARROW_TYPES, PreparedFeatures
+from loan_platform_tests import club_loans, home_loans
+from loan_platform_tests.ingest.taking_in import take_in
 from loan_platform_tests.service.bundles import applications, overflowing
 
 Row = dict[str, Value]
@@ -116,3 +121,69 @@ def test_a_failing_row_raises_and_the_next_drain_is_unharmed(credit_risk: Contra
         prepared.evaluate([good, good | {"cb_person_cred_hist_length": 2}])
     matrix, _ = prepared.evaluate([good])
     assert matrix[0, -1] == 2.0**63
+
+
+def test_a_book_in_its_own_notation_gives_the_bits_its_requests_give(
+    home: Home, tmp_path: Path
+) -> None:
+    """Days of credit history counted from another day in the service than in training."""
+    pairs = club_loans.rows()
+    path = home_loans.write_csv(tmp_path / "club.csv", [written for written, _ in pairs])
+    contract = club_loans.contract(source={"path": str(path)})
+    taken = take_in(contract, home, club_loans.MONTHS)
+    assert taken.quarantined == []
+    months = home.partitions(contract.name, "raw_loans").values()
+    raw = duck.query(f"SELECT * FROM {duck.parquet(*months)} ORDER BY application_id")
+    cleaned = duck.query(features_sql(contract, "raw", also=("application_id",)), raw=raw)
+    matrix = duck.query(matrix_sql(contract, "cleaned"), cleaned=cleaned)
+    batch = np.column_stack([matrix[name].to_numpy() for name in contract.model_inputs])
+    assert {"issue_d", "earliest line", "purpose"} <= set(cleaned.column_names)
+
+    request = request_model(contract)
+    bodies = sorted((typed for _, typed in pairs), key=lambda typed: typed["application_id"])
+    applications = [request.model_validate_json(json.dumps(body)) for body in bodies]
+    found, refusals = PreparedFeatures(contract).evaluate([one.inputs for one in applications])
+    assert found.tobytes() == batch.tobytes()
+    assert set(refusals) == {""}
+    assert np.isnan(found).any(axis=0).tolist() == [False, False, True, False, True, False, False]
+
+    # What the service logs is what the book said: the same rows come back from its log.
+    for month in club_loans.MONTHS:
+        decisions = home.partition(contract.name, "decisions", month)
+        mine = [one for one in applications if f"{one.applied_at:%Y-%m}" == month]
+        log = [
+            {
+                "decision_id": one.application_id, "application_id": "again-" + one.application_id,
+                "applied_at": one.applied_at, "decided_at": one.applied_at, "model_version": "1",
+                "contract_hash": "c", "policy_hash": "p", "probability_default": 0.1, "label": 0,
+                "decision": "approve", "inputs": json.dumps(one.inputs, ensure_ascii=False),
+            }
+            for one in mine
+        ]  # fmt: skip
+        write_parquet(pa.Table.from_pylist(log, schema=DECISIONS), decisions)
+    again = take_in(contract, home, club_loans.MONTHS)
+    assert again.quarantined == []
+    inputs = [column.name for column in contract.input_columns]
+    served = [row for row in again.accepted if row["origin"] == "service"]
+    booked = {row["application_id"]: row for row in taken.accepted}
+    assert len(served) == len(booked) == len(pairs)
+    for row in served:
+        before = booked[row["application_id"].removeprefix("again-")]
+        assert {name: row[name] for name in inputs} == {name: before[name] for name in inputs}
+
+
+def test_a_rule_over_the_day_of_the_application_is_asked_of_requests() -> None:
+    contract = club_loans.contract()
+    _, typed = club_loans.rows(2)[1]
+    late = request_model(contract).model_validate_json(
+        json.dumps(typed | {"earliest line": "2009-11-02", "applied_at": "2009-11-01T23:00:00Z"})
+    )
+    on_the_day = request_model(contract).model_validate_json(
+        json.dumps(typed | {"earliest line": "2009-11-02", "applied_at": "2009-11-02T00:00:00Z"})
+    )
+    rows = [late.inputs, on_the_day.inputs]
+    _, refusals = PreparedFeatures(contract).evaluate(rows)
+    assert refusals == [
+        "older_than_the_loan: the first line of credit comes after the application",
+        "",
+    ]

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 from loan_platform.contract import Contract
 from loan_platform.engine.home import Home
 from loan_platform.ingest.admission import Admission, admit
-from loan_platform.ingest.source import locate, open_book
+from loan_platform.ingest.source import locate
+from loan_platform.ingest.staging import open_book
 from loan_platform_tests import home_loans
 
 Row = dict[str, Any]

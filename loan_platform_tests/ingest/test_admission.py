@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from loan_platform.components.months import monthly
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import partition_key
+from loan_platform.contract.portfolio import PLATFORM_COLUMNS
 from loan_platform.decisions.log import SCHEMA as DECISIONS
+from loan_platform.decisions.outcomes import SCHEMA as WORDS
+from loan_platform.decisions.outcomes import history_path
 from loan_platform.engine.files import write_parquet
 from loan_platform.engine.home import Home
 from loan_platform.ingest.admission import admit
-from loan_platform.ingest.cleaning import book_features, clean
-from loan_platform.ingest.source import Location, SourceError, locate, open_book
+from loan_platform.ingest.cleaning import clean, write_book_features
+from loan_platform.ingest.source import Location, SourceError, locate
+from loan_platform.ingest.staging import open_book
 from loan_platform.training.split import part
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
@@ -32,14 +37,6 @@ from loan_platform_tests.ingest.taking_in import (
     small_book,
     take_in,
 )
-
-
-@pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the small book lies."""
-    monkeypatch.setenv("LOAN_DATA_DIR", str(tmp_path))
-    return tmp_path / "small.csv"
-
 
 # a line, and the reason it is refused for
 REFUSED = {
@@ -177,7 +174,7 @@ def test_every_row_of_a_file_lies_in_a_partition(tmp_path: Path, home: Home):
         months[-1]: [f"dated after {months[-1]}"],
     }
     with open_book(contract, locate(contract, home)) as book:
-        assert book_features(contract, book).num_rows == 57
+        assert write_book_features(contract, book, tmp_path / "features.parquet") == 57
 
 
 def test_what_a_delivery_breaks_lies_in_the_month_of_the_delivery(small: Path, home: Home):
@@ -207,7 +204,8 @@ def test_what_a_delivery_breaks_lies_in_the_month_of_the_delivery(small: Path, h
         )
         with open_book(contract, locate(contract, home)) as book:
             found = {
-                month: book.malformed(month)["_line_number"].to_pylist() for month in book.months()
+                month: pq.read_table(book.malformed(month))["_line_number"].to_pylist()
+                for month in book.months()
             }
         assert found == {"2024-01": [6], "2024-02": [9], "2024-03": [13], "2024-04": []}
 
@@ -224,7 +222,7 @@ def test_rows_that_differ_in_the_outcome_alone_are_duplicates_that_say_so(small:
 
 def test_the_rows_of_a_stand_in_say_so(small: Path, home: Home):
     small.write_text(small_book(*good_lines(5), "x,1,car,0", "broken"))
-    with open_book(REPLAYED, Location(small, simulated=True)) as book:
+    with open_book(REPLAYED, Location.of_file(small, simulated=True)) as book:
         admit(REPLAYED, home, "2024-11", book)
     rows = read(home, REPLAYED, "raw_loans", ["2024-11"])
     assert {(row["origin"], row["outcome_source"]) for row in rows} == {("simulated", "simulated")}
@@ -266,7 +264,7 @@ def test_the_file_of_a_month_that_is_not_over_may_be_missing(tmp_path: Path, hom
     contract = home_loans.contract(source={"path": str(tmp_path / "{partition}.csv")})
     now = partition_key(dt.datetime.now(dt.UTC))
     with open_book(contract, locate(contract, home), now) as book:
-        assert book.missing == tmp_path / f"{now}.csv"
+        assert book.missing == str(tmp_path / f"{now}.csv")
         assert admit(contract, home, now, book).rows == 0
     with pytest.raises(SourceError, match="file of 2024-03 is missing"):
         take_in(contract, home, ["2024-03"])
@@ -312,8 +310,10 @@ def test_protected_columns_are_kept_and_ignored_ones_are_not(tmp_path: Path, hom
     taken = take_in(contract, home)
     assert {row["sex"] for row in taken.accepted} == {"f", "m"}
     assert not any("note" in row for row in taken.accepted)
-    cleaned = clean(contract, home, next(iter(taken.admissions)))
-    assert cleaned.column_names == [
+    month = next(iter(taken.admissions))
+    clean(contract, home, month)
+    cleaned = pq.read_schema(home.partition(contract.name, "cleaned_features", month))
+    assert cleaned.names == [
         *("application_id", "applied_at", "origin"),
         *("outcome", "outcome_known_at", "outcome_source"),
         *contract.model_inputs,
@@ -327,10 +327,15 @@ def test_features_of_the_whole_book_are_those_of_its_months(tmp_path: Path, home
     taken = take_in(contract, home)
     monthly: list[Row] = []
     for month in taken.admissions:
-        monthly += clean(contract, home, month).select(contract.model_inputs).to_pylist()
+        assert clean(contract, home, month) == taken.admissions[month].accepted
+        monthly += read(home, contract, "cleaned_features", [month])
+    for row in monthly:
+        for name in PLATFORM_COLUMNS:
+            del row[name]
+    path = tmp_path / "features.parquet"
     with open_book(contract, locate(contract, home)) as book:
-        whole = book_features(contract, book).to_pylist()
-    assert len(whole) == 299
+        assert write_book_features(contract, book, path) == 299
+    whole = pq.read_table(path).to_pylist()
     assert sorted(map(str, whole)) == sorted(map(str, monthly))
 
 
@@ -354,6 +359,7 @@ def decide(contract: Contract, home: Home, *decisions: dict[str, Any]) -> None:
 
 
 def learn(contract: Contract, home: Home, **outcomes: int) -> None:
+    """Write every word on every loan, as the asset outcomes keeps them."""
     known = dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
     rows = [
         {
@@ -361,17 +367,12 @@ def learn(contract: Contract, home: Home, **outcomes: int) -> None:
             "outcome": bad,
             "known_at": known,
             "source": "lender",
+            "recorded_at": known,
         }
         for name, bad in outcomes.items()
     ]
-    schema = pa.schema(
-        [
-            ("application_id", pa.string()), ("outcome", pa.int64()),
-            ("known_at", pa.timestamp("us", "UTC")), ("source", pa.string()),
-        ]
-    )  # fmt: skip
-    path = home.partition(contract.name, "outcomes", MONTH)
-    write_parquet(pa.Table.from_pylist(rows, schema=schema), path)
+    words = pa.Table.from_pylist(rows, schema=WORDS)
+    write_parquet(words, history_path(home, contract.name))
 
 
 INPUTS = {
@@ -420,6 +421,29 @@ def test_its_outcome_and_when_it_was_known_come_with_it(dated: Contract, home: H
     assert found["S-1"]["outcome_source"] == "lender"
     assert found["S-2"]["outcome"] is None
     assert taken.admissions[MONTH].with_outcome == 3
+
+
+def test_a_reported_outcome_stands_in_place_of_the_book_s_own(tmp_path: Path, home: Home):
+    rows = home_loans.rows(4)
+    for row, word in zip(rows, ["paid", "open", "paid", "defaulted"], strict=True):
+        row |= {"applied_at": "2024-03-02", "outcome": word}
+    contract = home_loans_in(tmp_path, rows)
+    learn(contract, home, H_00000=1, H_00001=1, nobody_s=1)
+    taken = take_in(contract, home, [MONTH])
+    told = [
+        (row["application_id"], row["outcome"], row["outcome_source"]) for row in taken.accepted
+    ]
+    assert told == [
+        ("H-00000", 1, "lender"), ("H-00001", 1, "lender"),
+        ("H-00002", 0, "book"), ("H-00003", 1, "book"),
+    ]  # fmt: skip
+    reported, _, own, _ = (row["outcome_known_at"] for row in taken.accepted)
+    assert reported == dt.datetime(2024, 6, 1, tzinfo=dt.UTC)
+    assert own == dt.datetime(2024, 4, 16, tzinfo=dt.UTC), "45 days after the application"
+    assert taken.admissions[MONTH].with_outcome == 4
+    written = home.partition(contract.name, "raw_loans", MONTH).read_bytes()
+    take_in(contract, home, [MONTH])
+    assert home.partition(contract.name, "raw_loans", MONTH).read_bytes() == written
 
 
 def test_an_application_in_both_roads_is_counted_once_from_the_book(dated: Contract, home: Home):

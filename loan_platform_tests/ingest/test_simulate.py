@@ -16,6 +16,7 @@ from loan_platform.contract import Contract
 from loan_platform.contract.sql import features_sql, matrix_sql, outcome_sql, typed_sql
 from loan_platform.engine import duck
 from loan_platform.ingest.simulate import SimulationError, simulate, write_simulated
+from loan_platform_tests import club_loans
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def changed(contract: Contract, **columns: dict[str, Any]) -> Contract:
 def typed(contract: Contract, book: pd.DataFrame) -> pa.Table:
     raw = pa.Table.from_pandas(book, preserve_index=False)
     raw = raw.append_column("_row", pa.array(range(len(book))))
+    raw = raw.append_column("_origin", pa.array(["simulated"] * len(book)))
     return duck.query(typed_sql(contract, "raw"), raw=raw)
 
 
@@ -98,8 +100,8 @@ def test_duplicates_are_exact_and_as_many_as_said(
 
 
 def test_quarantine_has_something_to_do(credit_risk: Contract, book: pd.DataFrame) -> None:
-    refused = typed(credit_risk, book)["_refused"].to_pandas()
-    too_old = refused.str.contains("person_age: above 100")
+    refused = typed(credit_risk, book)["_rules"].to_pandas()
+    too_old = refused.str.contains("columns.person_age.above")
     assert 0 < too_old.sum() < 0.002 * len(book)
     assert refused.str.contains("employed_longer_than_alive").any()
     assert 0 < (refused != "").sum() < 0.01 * len(book)
@@ -109,7 +111,7 @@ def test_a_model_can_learn_from_it(credit_risk: Contract, book: pd.DataFrame) ->
     from lightgbm import LGBMClassifier
     from sklearn.metrics import roc_auc_score
 
-    accepted = f"(SELECT *, {outcome_sql(credit_risk)} AS outcome FROM rows WHERE _refused = '')"
+    accepted = f"(SELECT *, {outcome_sql(credit_risk)} AS outcome FROM rows WHERE _rules = '')"
     features = features_sql(credit_risk, accepted, also=("outcome", "_row"))
     rows = duck.query(
         f"WITH f AS ({features}) {matrix_sql(credit_risk, 'f', also=('outcome', '_row'))} "
@@ -152,7 +154,40 @@ def test_a_book_with_dates_and_keys(credit_risk: Contract) -> None:
     book = simulate(contract, rows=500)
     assert set(book["asked_on"].str[:7]) == {"2024-01", "2024-02"}
     assert book["loan_number"].nunique() == len(book.drop_duplicates())
-    assert (typed(contract, book)["_refused"].to_pandas() == "").mean() > 0.98
+    assert (typed(contract, book)["_rules"].to_pandas() == "").mean() > 0.98
+
+
+def test_a_stand_in_is_written_as_the_lenders_file_is() -> None:
+    """A stand-in with typed values, or without the columns nobody uses, that admission refuses."""
+    contract = club_loans.contract(
+        simulation={
+            "rows": 300,
+            "bad_rate": 0.3,
+            "probabilities": [0, 1],
+            "columns": {
+                "issue_d": {"sql": "DATE '2009-11-01' + CAST(_row % 60 AS INTEGER)"},
+                "earliest line": {"sql": "issue_d - CAST(_row * 7 AS INTEGER)", "missing": 0.1},
+                "rate": {"good": [5, 20.25], "bad": [6, 25.25]},
+                "amount": {"good": [1000, 35000.5], "bad": [1000, 35000.5]},
+                "years": {"good": [0, 10], "bad": [0, 10], "missing": 0.1},
+                "home": {"good": {"own": 1, "rent": 1}, "bad": {"own": 1, "rent": 1}},
+                "purpose": {"good": {"a car": 1}, "bad": {"our wedding": 1}},
+            },
+        }
+    )
+    book = simulate(contract)
+    assert list(book.columns) == [
+        *(column.name for column in contract.columns),
+        *contract.ignored_columns,
+    ]
+    assert book[["last_payment", "recoveries"]].isna().all(axis=None)
+    assert book["issue_d"].str.fullmatch(r"(Nov|Dec)-2009").all()
+    assert book["earliest line"].dropna().str.fullmatch(r"\d\d/\d\d/\d\d").all()
+    assert {"< 1 year", "10+ years", "5"} <= set(book["years"].dropna())
+    assert set(book["home"]) == {"O", "R"}
+    assert set(book["status"]) == {"Fully Paid", "Charged Off"}
+    assert book["amount"].str.fullmatch(r"\d+,\d").all()
+    assert (typed(contract, book)["_rules"].to_pandas() == "").all()
 
 
 def test_figures_that_make_no_book_are_named(credit_risk: Contract) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from loan_platform.contract import Contract
 from loan_platform.engine.home import Home
-from loan_platform.ingest.source import Location, open_book
+from loan_platform.ingest.source import Location
+from loan_platform.ingest.staging import open_book
 from loan_platform.local.applications import applications, write_months
 from loan_platform_tests.ingest.taking_in import DEALT, good_lines, small_book, take_in
 
@@ -30,7 +31,7 @@ def at(path: Path) -> Contract:
 def test_months_of_a_book_are_a_book_with_all_their_lines(book: Path, tmp_path: Path, home: Home):
     """Also what is refused, as it is: the history is taken in as the whole book would be."""
     parts = []
-    with open_book(at(book), Location(book, False)) as staged:
+    with open_book(at(book), Location.of_file(book)) as staged:
         rows = staged.months()
         for month in rows:
             path = tmp_path / f"{month}.csv.gz"
@@ -45,6 +46,6 @@ def test_months_of_a_book_are_a_book_with_all_their_lines(book: Path, tmp_path: 
 
 
 def test_a_repeated_row_is_one_application(book: Path):
-    with open_book(at(book), Location(book, False)) as staged:
+    with open_book(at(book), Location.of_file(book)) as staged:
         found = [one for month in staged.months() for one in applications(DEALT, staged, month)]
     assert len(found) == len({one.application_id for one in found}) == 301

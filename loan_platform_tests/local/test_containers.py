@@ -13,7 +13,7 @@ import yaml
 
 from loan_platform.cli import app
 from loan_platform.engine.home import PROJECT_ROOT
-from loan_platform.local.up import Place, Ports, programs
+from loan_platform.local.up import SERVICE, Place, Ports, programs
 
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 
@@ -62,11 +62,16 @@ def test_what_a_container_publishes_is_where_its_process_listens(ours):
     }
     assert all(published.values()), "loopback only: none of these pages asks who you are"
     inside = {name: int(match[2]) for name, match in published.items() if match}
+    serving = {name for name in ours if name.startswith(SERVICE)}
     assert inside == {
         "mlflow": Ports.mlflow,
         "webserver": Ports.dagster,
-        "service": Ports.service,
+        **dict.fromkeys(serving, Ports.service),
     }
+    for name in serving:  # alone in its container, or it would listen on a later port
+        assert SERVICE + ours[name]["environment"]["LOAN_PLATFORM_PORTFOLIOS"] == name
+    outside = [match[1] for match in published.values() if match]
+    assert len(set(outside)) == len(outside)
     for name, service in ours.items():
         if name in inside or name == "code":
             assert "0.0.0.0" in service["command"], f"{name} is asked by other containers"

@@ -15,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from loan_platform.cli import app
+from loan_platform.contract.portfolios import contract_files
 from loan_platform.local import doctor
 from loan_platform.local.processes import only_one
-from loan_platform.local.up import LOCK, Ports, contract_files
+from loan_platform.local.up import LOCK, Ports
 from loan_platform_tests.local.test_up import free_ports
 
 

@@ -99,7 +99,8 @@ class Running:
     def __init__(self, folder: Path, *options: str):
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        environment = {**os.environ, "HOME": str(folder)}
+        # One service: five more processes would show nothing else.
+        environment = {**os.environ, "HOME": str(folder), "LOAN_PLATFORM_PORTFOLIOS": "credit_risk"}
         environment.pop("XDG_RUNTIME_DIR", None)
         self.process = subprocess.Popen(
             [*UP, *options],

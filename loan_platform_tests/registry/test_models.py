@@ -1,22 +1,29 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from loan_platform.contract import Contract
+from loan_platform.contract.request import request_model
 from loan_platform.engine.home import Home
+from loan_platform.engine.prepared import PreparedFeatures
 from loan_platform.model.bundle import BundleError, bundle_hash
-from loan_platform.registry.models import Registry, example_frame, predict_frame
+from loan_platform.registry.models import Registry, _signature, example_frame, predict_frame
 from loan_platform.registry.versions import RegistryError, Version, Versions
 from loan_platform.training.rows import known_rows
 from loan_platform.training.train import Trained
-from loan_platform_tests import home_loans
+from loan_platform_tests import club_loans, home_loans
+from loan_platform_tests.service import bundles
 from loan_platform_tests.training.conftest import AS_OF
 
 
@@ -161,3 +168,33 @@ def test_predicting_a_frame_is_the_road_of_training(
     )
     with pytest.raises(ValueError, match="the table lacks debt-ratio"):
         predict_frame(trained.bundle, table.select(columns).drop_columns(["debt-ratio"]))
+
+
+def test_a_frame_may_hold_dates_texts_and_the_day_of_the_application(
+    credit_risk: Contract,
+) -> None:
+    """A model whose features read what the model itself does not see cannot be asked by MLflow."""
+    contract = club_loans.contract()
+    request = request_model(contract)
+    inputs = [
+        request.model_validate_json(json.dumps(typed)).inputs for _, typed in club_loans.rows(60)
+    ]
+    matrix, _ = PreparedFeatures(contract).evaluate(inputs)
+    booster = lightgbm.train(
+        {"objective": "binary", "verbose": -1, "num_threads": 1, "min_data_in_leaf": 5},
+        lightgbm.Dataset(matrix, np.nan_to_num(matrix[:, 4]) % 2),
+        num_boost_round=5,
+    )
+    model = dataclasses.replace(
+        bundles.bundle(credit_risk, trees=1),
+        contract=contract,
+        booster_text=booster.model_to_string(),
+        golden=matrix[:5],
+    )
+    answered = predict_frame(model, pa.Table.from_pylist(inputs))
+    np.testing.assert_array_equal(answered["probability_default"], model.probability(matrix))
+    example = example_frame(model)
+    assert example.column_names == [column.name for column in contract.input_columns]
+    assert len(predict_frame(model, example)) == 5
+    kinds = {column.name: column.type.name for column in _signature(model).inputs}
+    assert (kinds["issue_d"], kinds["purpose"], kinds["years"]) == ("string", "string", "double")

@@ -213,7 +213,9 @@ def test_a_champion_that_needs_a_column_no_longer_there_yields_to_the_floor(
     table = pa.concat_tables([pq.read_table(file) for file in months.values()])
     wider = table.append_column("leak", table["outcome"].cast(pa.float64()))
     document = CONTRACT.model_dump(mode="json")
-    document["columns"].append({"name": "leak", "type": "number"})
+    document["columns"].append(
+        {"name": "leak", "type": "number", "leak_accepted": "this test needs a strong champion"}
+    )
     leaking = Contract.model_validate(document)
     champion = train(leaking, write_months(wider, tmp_path), AS_OF).bundle
     verdict = judge(CONTRACT, trained.bundle, champion, months, AS_OF)

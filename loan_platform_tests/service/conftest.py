@@ -14,6 +14,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from bento.app import create_app
 from bento.batching import Batcher
 from bento.champion import Champion, Champions
+from bento.outcomes import OutcomeDesk
 from loan_platform.contract import Contract
 from loan_platform.contract.request import Value
 from loan_platform.decisions import DecisionLog
@@ -55,15 +56,16 @@ class Desk:
 def open_desk(home: Home) -> Iterator[Callable[..., Desk]]:
     """Opens a desk over a state folder; closes it when the test ends."""
     with start_blocking_portal() as portal:
-        opened: list[tuple[Batcher, httpx.AsyncClient]] = []
+        opened: list[tuple[Batcher, OutcomeDesk, httpx.AsyncClient]] = []
 
         def open_one(champion: Champion | None = None, at: Home = home) -> Desk:
             champions = Champions("credit_risk", None, follows=False)
             champions.current = champion
             batcher = Batcher(DecisionLog(at, "credit_risk", worker=1))
-            transport = httpx.ASGITransport(create_app(champions, batcher))
+            outcomes = OutcomeDesk(at, "credit_risk")
+            transport = httpx.ASGITransport(create_app(champions, batcher, outcomes))
             client = httpx.AsyncClient(transport=transport, base_url="http://desk", timeout=30)
-            opened.append((batcher, client))
+            opened.append((batcher, outcomes, client))
 
             async def start() -> None:
                 batcher.start()
@@ -72,8 +74,9 @@ def open_desk(home: Home) -> Iterator[Callable[..., Desk]]:
             return Desk(champions, at, portal, client)
 
         yield open_one
-        for batcher, client in opened:
+        for batcher, outcomes, client in opened:
             portal.call(batcher.stop)
+            portal.call(outcomes.stop)
             portal.call(client.aclose)
 
 

@@ -24,6 +24,8 @@ from loan_platform_tests.service.server import Load, serving
 pytestmark = pytest.mark.slow
 
 SWAPS = 20
+WORKERS = 2
+FOLLOWED = "answers now (before: none)"
 
 
 def register(registry: Registry, made: Bundle) -> str:
@@ -46,7 +48,7 @@ def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
         LOAN_PORTFOLIO="credit_risk",
         LOAN_PLATFORM_HOME=home.root,
         MLFLOW_TRACKING_URI=home.tracking_uri,
-        LOAN_SERVICE_WORKERS="2",
+        LOAN_SERVICE_WORKERS=str(WORKERS),
     ) as server:
         refused = httpx.post(f"{server.url}/predict", json=example(credit_risk), timeout=30)
         assert refused.status_code == 503
@@ -54,8 +56,8 @@ def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
 
         versions = [register(registry, made) for made in bundles]
         registry.promote(versions[0])
-        for _ in range(10):  # both workers, most likely
-            server.wait(lambda response: response.status_code == 200, 30)
+        # An answer of /health is one worker's; each says in the log when it has followed.
+        server.wait(lambda _: log.read_text().count(FOLLOWED) == WORKERS, 60)
         matrix, _ = PreparedFeatures(credit_risk).evaluate(rows)
         expected = {
             version: made.probability(matrix)

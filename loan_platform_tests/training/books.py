@@ -16,12 +16,13 @@ from loan_platform.contract.sql import features_sql
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_parquet
 from loan_platform.ingest.admission import admissible
-from loan_platform.ingest.source import Location, open_book
+from loan_platform.ingest.source import Location
+from loan_platform.ingest.staging import open_book
 
 
 def cleaned_table(contract: Contract, file: Path, simulated: bool = False) -> pa.Table:
     """The cleaned layer of every month of a book, in one table."""
-    with open_book(contract, Location(file, simulated)) as book:
+    with open_book(contract, Location.of_file(file, simulated=simulated)) as book:
         accepted = admissible(contract, book)
     return duck.query(features_sql(contract, "accepted", also=PLATFORM_COLUMNS), accepted=accepted)
 
