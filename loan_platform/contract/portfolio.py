@@ -10,26 +10,35 @@ import datetime as dt
 import difflib
 import functools
 import hashlib
-import itertools
 import json
 import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from loan_platform.contract.expression import ExpressionError, check_expression, columns_of
+from loan_platform.contract.settings import (
+    Checks,
+    Drift,
+    Fairness,
+    Freshness,
+    Interval,
+    PolicySettings,
+    Probability,
+    Promotion,
+    Retrain,
+    Section,
+    Training,
+)
 
 Problem = tuple[tuple[str | int, ...], str]
 """Where in a contract something is wrong, and what to do about it."""
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.\- ]*$", max_length=120)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Interval = Annotated[tuple[float, float], Field(description="[low, high], both included")]
-Decision = Literal["approve", "refer", "decline"]
 
 # Columns the platform itself adds beside a contract's own.
 PLATFORM_COLUMNS = (
@@ -48,12 +57,6 @@ DATE_SEPARATORS = "-/., _:"
 
 # With `duplicates: keep`: between the id a repeated row would have and its number.
 COPY_MARK = "#copy-"
-
-
-class Section(BaseModel):
-    """A part of a contract: unknown keys are errors, so a typo never passes silently."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(Section):
@@ -114,10 +117,13 @@ class Column(Section):
     range: Interval | None = Field(None, description="Allowed [low, high]; outside is refused")
     categories: list[str] | None = Field(None, description="Allowed values, in model order")
     nulls: Literal["allowed", "refused"] = "refused"
-    role: Literal["feature", "input", "outcome", "time", "key", "protected", "ignored"] = Field(
+    role: Literal[
+        "feature", "input", "outcome", "time", "key", "protected", "measure", "ignored"
+    ] = Field(
         "feature",
         description="`input`: an application carries it, derived features read it, and the model "
-        "does not see it itself",
+        "does not see it itself; `measure`: kept beside the loans for money and segments, and no "
+        "model sees it",
     )
     reason: str | None = Field(None, description="Why an ignored column stays out of the model")
     values: dict[str, float | str | None] | None = Field(
@@ -140,6 +146,17 @@ class Column(Section):
     )
     leak_accepted: str | None = Field(
         None, description="Why this is used although the leak guard blocks it; every report says so"
+    )
+    protected_accepted: str | None = Field(
+        None,
+        description="Why this feature is used although it is a protected attribute; every model "
+        "card says so, and its groups are compared as those of a protected column are",
+    )
+    bands: list[float] | None = Field(
+        None,
+        min_length=1,
+        description="Where the groups of a protected number begin: [25, 40, 62] makes four; "
+        "without, quarters of the rows",
     )
     monotone: Literal["increasing", "decreasing"] | None = Field(
         None, description="How the probability of default moves as this rises"
@@ -176,6 +193,21 @@ class Column(Section):
             yield "nulls", f"every row needs its {self.role}; remove nulls: allowed"
         if self.monotone and not (numeric and self.role == "feature"):
             yield "monotone", "only a numeric feature has a monotone direction; remove it"
+        if self.protected_accepted is not None:
+            if self.role not in ("feature", "input"):
+                yield (
+                    "protected_accepted",
+                    f"a column with role {self.role} reaches no model; remove it",
+                )
+            elif not self.protected_accepted.strip():
+                yield "protected_accepted", "say why; every model card shows it"
+        if self.bands is not None:
+            if not numeric or not (self.role == "protected" or self.protected_accepted):
+                yield "bands", "only a protected number is grouped by bands; remove them"
+            elif sorted(set(self.bands)) != self.bands:
+                yield "bands", "bands rise; sort them and name each once"
+        if self.role == "measure" and not numeric and self.type != "category":
+            yield "role", f"a {self.type} column measures nothing; use a number or a category"
         if self.leak_accepted is not None:
             if self.role not in ("feature", "input"):
                 yield (
@@ -238,7 +270,7 @@ class Column(Section):
     def _wrong_target(self, value: float | str | None) -> str | None:
         """Why no row may have `value`, or None."""
         if value is None:
-            if self.role in ("outcome", "protected") or self.nulls == "allowed":
+            if self.role in ("outcome", "protected", "measure") or self.nulls == "allowed":
                 return None
             return "stands for a missing value, which is refused; add nulls: allowed"
         if self.role == "outcome" or self.type in ("category", "text"):
@@ -352,109 +384,6 @@ class Feature(Section):
     monotone: Literal["increasing", "decreasing"] | None = None
 
 
-class Bands(Section):
-    """Probability of default -> decision: three ranges that cover [0, 1] without overlap."""
-
-    approve: Interval
-    refer: Interval
-    decline: Interval
-
-
-class PolicySettings(Section):
-    """How the threshold is set: by hand with `bands`, else in training, off the judging rows."""
-
-    threshold: Literal["youden", "approval_rate"] = "youden"
-    approval_rate: Probability = Field(
-        0.8, description="Share of applications approved, with threshold: approval_rate"
-    )
-    refer_share: Probability = Field(
-        0.1,
-        description="Share of applications that a person looks at, half on either side of the "
-        "threshold",
-    )
-    bands: Bands | None = None
-
-    def problems(self) -> Iterator[tuple[str | None, str]]:
-        if self.bands is None:
-            if self.threshold == "approval_rate" and self.approval_rate + self.refer_share > 1:
-                yield (
-                    "refer_share",
-                    f"{self.approval_rate:g} approved and {self.refer_share:g} referred are more "
-                    "than all applications; lower one of the two",
-                )
-            return
-        ranges = [(name, getattr(self.bands, name)) for name in ("approve", "refer", "decline")]
-        for name, (low, high) in ranges:
-            if low >= high:
-                yield f"bands.{name}", f"low {low:g} is not below high {high:g}; write [low, high]"
-        for (left, (_, end)), (right, (begin, _)) in itertools.pairwise(ranges):
-            if begin < end:
-                yield (
-                    f"bands.{right}",
-                    f"overlaps {left}: {right} begins at {begin:g}, {left} ends at {end:g}; "
-                    "let each band begin where the one before ends",
-                )
-            elif begin > end:
-                yield (
-                    f"bands.{right}",
-                    f"leaves a gap after {left}, {end:g} to {begin:g}; "
-                    "let each band begin where the one before ends",
-                )
-        if ranges[0][1][0] != 0 or ranges[-1][1][1] != 1:
-            yield "bands", "the bands must cover 0 to 1; begin approve at 0 and end decline at 1"
-
-
-class Training(Section):
-    seed: int = 7
-    minimum_rows: int = Field(
-        500, ge=50, description="Fewer rows with a known outcome: no training"
-    )
-    floor_auc: Probability = Field(0.6, description="No version below this is ever promoted")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
-
-
-class Drift(Section):
-    """Rule E of docs/drift.md."""
-
-    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.005
-    psi_floor: float = Field(0.01, ge=0, description="Bias-corrected PSI below this is immaterial")
-    minimum_rows: int = Field(300, ge=50)
-    fine_bins: int = Field(64, ge=10, le=256)
-    decision_bins: int = Field(10, ge=4, le=20)
-
-
-class Checks(Section):
-    """Settings of the checks on a month's rows."""
-
-    row_count_factor: float = Field(
-        3.0, gt=1, description="A month with that many times more or fewer rows is reported"
-    )
-    row_count_months: int = Field(6, ge=1, description="Against the median of this many before it")
-
-
-class Retrain(Section):
-    on_drift: bool = True
-    cooldown_minutes: float = Field(360, ge=0, description="Least time between two retrains")
-
-
-class Freshness(Section):
-    """Days since the last materialization after which an asset warns, and fails."""
-
-    warn_after_days: float = Field(32, gt=0, description="Monthly assets")
-    fail_after_days: float = Field(40, gt=0, description="Monthly assets")
-    model_warn_after_days: float = Field(180, gt=0, description="Bins, model, champion, service")
-    model_fail_after_days: float = Field(270, gt=0, description="Bins, model, champion, service")
-
-    def problems(self) -> Iterator[tuple[str | None, str]]:
-        if self.warn_after_days >= self.fail_after_days:
-            yield "warn_after_days", "warns after it fails; make it smaller than fail_after_days"
-        if self.model_warn_after_days >= self.model_fail_after_days:
-            yield (
-                "model_warn_after_days",
-                "warns after it fails; make it smaller than model_fail_after_days",
-            )
-
-
 class SimulatedColumn(Section):
     """Summary figures of a column, for good and bad loans apart.
 
@@ -512,6 +441,8 @@ class Contract(Section):
     features: dict[Name, Feature] = {}
     policy: PolicySettings = PolicySettings()
     training: Training = Training()
+    promotion: Promotion = Promotion()
+    fairness: Fairness = Fairness()
     drift: Drift = Drift()
     checks: Checks = Checks()
     retrain: Retrain = Retrain()
@@ -588,6 +519,23 @@ class Contract(Section):
         return {c.name: c.leak_accepted for c in self.input_columns if c.leak_accepted is not None}
 
     @property
+    def protected_columns(self) -> list[Column]:
+        """Columns whose groups are compared: the protected ones, and those used all the same."""
+        return [c for c in self.columns if c.role == "protected" or c.protected_accepted]
+
+    @property
+    def segments(self) -> list[str]:
+        """Columns by whose values a model is measured."""
+        return self.training.segments or list(self.categorical_inputs)
+
+    @property
+    def columns_beside(self) -> list[str]:
+        """Columns of raw_loans that judging reads beside the matrix, in the contract's order."""
+        profit = self.policy.profit.columns if self.policy.profit else []
+        wanted = {c.name for c in self.protected_columns} | {*self.segments, *profit}
+        return [column.name for column in self.columns if column.name in wanted]
+
+    @property
     def outcome_column(self) -> Column:
         return self.with_role("outcome")[0]
 
@@ -623,7 +571,12 @@ class Contract(Section):
     @property
     def contract_hash(self) -> str:
         """12 hex digits over everything that decides what a row and a feature mean."""
-        words: dict[str, Any] = {"__all__": {"description", "unit", "reason", "leak_accepted"}}
+        words: dict[str, Any] = {
+            "__all__": {
+                *("description", "unit", "reason"),
+                *("leak_accepted", "protected_accepted", "bands"),
+            }
+        }
         meaning = self.model_dump(
             mode="json",
             include={"name", "columns", "duplicates", "rules", "outcome", "time", "features"},
@@ -655,6 +608,39 @@ class Contract(Section):
             for field, message in settings.problems() if settings else ():
                 yield (*section, *(field.split(".") if field else ())), message
         yield from self._simulation_problems()
+        yield from self._judging_problems()
+
+    def _judging_problems(self) -> Iterator[Problem]:
+        """Columns that judging a model names and that raw_loans does not keep."""
+        kept = {
+            column.name: column.type
+            for column in self.columns
+            if column.role in ("feature", "input", "protected", "measure")
+        }
+        places: list[tuple[tuple[str | int, ...], str, bool]] = [
+            (("training", "segments", n), name, False)
+            for n, name in enumerate(self.training.segments)
+        ]
+        if self.policy.profit:
+            terms = self.policy.profit
+            places.append((("policy", "profit", "amount"), terms.amount, True))
+            if isinstance(terms.rate, str):
+                places.append((("policy", "profit", "rate"), terms.rate, True))
+        for path, name, numeric in places:
+            if name not in kept:
+                yield path, self._not_kept(name, list(kept))
+            elif numeric and kept[name] not in ("number", "integer"):
+                yield path, f"{name} is a {kept[name]} column; name one of numbers"
+        protected = [column.name for column in self.protected_columns]
+        for name in self.fairness.accepted:
+            if name not in protected:
+                path = ("fairness", "accepted", name)
+                yield path, f"{name} is no protected column; those are {', '.join(protected)}"
+
+    def _not_kept(self, name: str, kept: list[str]) -> str:
+        if name not in {column.name for column in self.columns}:
+            return unknown(name, kept)
+        return f"{name} is not kept beside the loans; give it role: measure"
 
     def _column_problems(self) -> Iterator[Problem]:
         seen: dict[str, int] = {}
@@ -662,7 +648,12 @@ class Contract(Section):
             name = column.name.lower()
             if name in seen:
                 yield ("columns", index, "name"), f"{column.name} is listed twice; remove one"
-            if name in PLATFORM_COLUMNS and column.role in ("feature", "input", "protected"):
+            if name in PLATFORM_COLUMNS and column.role in (
+                "feature",
+                "input",
+                "protected",
+                "measure",
+            ):
                 yield (
                     ("columns", index, "name"),
                     f"{column.name} is a name the platform uses itself; rename the column",
@@ -775,7 +766,7 @@ class Contract(Section):
         typed = {
             c.name: c.type
             for c in self.columns
-            if c.role in ("feature", "input", "protected", "time")
+            if c.role in ("feature", "input", "protected", "measure", "time")
         }
         usable = {c.name: c.type for c in self.columns if c.role in ("feature", "input", "time")}
         out = {c.name: c.reason for c in self.columns if c.name not in usable}

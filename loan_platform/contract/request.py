@@ -28,7 +28,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from sqlglot import exp
 
-from loan_platform.contract.portfolio import Column, Contract, Decision
+from loan_platform.contract.portfolio import Column, Contract
+from loan_platform.contract.settings import Decision
 
 LARGEST_WHOLE = 2**53  # beyond it a DOUBLE skips whole numbers; `sql` refuses the same ones
 AHEAD = dt.timedelta(days=1)  # how far in the future an application may be: clocks differ

@@ -390,7 +390,7 @@ def _column_rules(column: Column) -> Iterator[_Rule]:
         unread = f"{given} IS NOT NULL AND {name} IS NULL"
         yield _Rule(prefix + "type", unread, f"{column.name}: not {kinds[column.type]}")
     # Protected columns are kept for testing; an application need not carry them.
-    if column.nulls == "refused" and column.role != "protected":
+    if column.nulls == "refused" and column.role not in ("protected", "measure"):
         yield _Rule(prefix + "nulls", f"{given} IS NULL", f"{column.name}: missing")
     if column.range:
         low, high = column.range

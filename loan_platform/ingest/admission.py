@@ -195,9 +195,9 @@ def accepted_sql(contract: Contract, judged: str, reported: str | None = None) -
 
 
 def kept_columns(contract: Contract) -> list[Column]:
-    """Columns of the book that raw_loans keeps: what an application carries, and protected ones."""
+    """Columns of the book that raw_loans keeps: what an application carries, and those beside."""
     inputs = contract.input_columns
-    return [c for c in contract.columns if c in inputs or c.role == "protected"]
+    return [c for c in contract.columns if c in inputs or c.role in ("protected", "measure")]
 
 
 def refused_sql(contract: Contract, staged: str) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from loan_platform.contract.portfolio import Interval
+from loan_platform.contract.settings import Interval
 
 DECISIONS = np.array(["approve", "refer", "decline"])
 

@@ -24,7 +24,7 @@ CROWD = 10
 FEWEST_ROWS = 200
 WEAKEST_TIE = 0.15
 STRONGEST_TIE = 0.98
-DRAWN_ROLES = ("feature", "input", "protected")
+DRAWN_ROLES = ("feature", "input", "protected", "measure")
 
 Figures = dict[str, Any]
 

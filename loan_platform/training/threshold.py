@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loan_platform.contract.portfolio import PolicySettings
+from loan_platform.contract.settings import PolicySettings
 from loan_platform.model.policy import Policy
 
 

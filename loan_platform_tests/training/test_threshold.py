@@ -5,7 +5,7 @@ import pytest
 from pydantic import ValidationError
 from sklearn.metrics import roc_curve
 
-from loan_platform.contract.portfolio import Bands, PolicySettings
+from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.model.policy import Policy
 from loan_platform.training.threshold import choose_policy, youden
 from loan_platform_tests import home_loans

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from loan_platform.contract import Contract
-from loan_platform.contract.portfolio import Bands, PolicySettings
+from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.training import TrainingError
 from loan_platform.training.pictures import draw
 from loan_platform.training.rows import known_rows

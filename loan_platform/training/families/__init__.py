@@ -1,0 +1,79 @@
+"""The families of models, one module each: settings, their range for a search, and fitting.
+
+Here: what is particular to a library. Not here: which rows are for what (`train`), choosing among
+families (`search`), or scoring (`model.scorers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from loan_platform.model.scorers import Scorer
+
+if TYPE_CHECKING:
+    import optuna
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every family is told about the book. `names` are the contract's model inputs.
+
+    `categories`: input -> number of its categories (codes 0..k-1, NaN missing). `monotone`: -1, 0
+    or 1 for each input. `balanced`: both classes weigh the same.
+    """
+
+    names: tuple[str, ...]
+    categories: dict[str, int]
+    monotone: tuple[int, ...]
+    balanced: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A scorer and the size (trees, rounds, iterations) it was grown to; 1 where there is none."""
+
+    scorer: Scorer
+    size: int
+
+
+Watched = tuple[np.ndarray, np.ndarray]
+"""Matrix and outcome on which growth is watched."""
+
+
+class FamilyModule(Protocol):
+    """What a module of this package offers."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Good settings without a search."""
+        ...
+
+    def suggest(self, trial: optuna.Trial) -> dict[str, Any]:
+        """Settings of one trial, from the range worth trying."""
+        ...
+
+    def unable(self, task: Task) -> str | None:
+        """Why this family cannot serve the book ('keeps no monotone direction', ...), or None."""
+        ...
+
+    def fit(
+        self,
+        task: Task,
+        matrix: np.ndarray,
+        outcome: np.ndarray,
+        parameters: dict[str, Any],
+        *,
+        size: int | None = None,
+        watch: Watched | None = None,
+        report: Callable[[int, float], None] | None = None,
+    ) -> Fitted:
+        """Fit to `size`, or with `watch` to the size of least log loss on these rows.
+
+        `parameters` over `defaults()`. `report(step, log_loss)` is called while it grows, and may
+        raise `optuna.TrialPruned`.
+        """
+        ...
