@@ -30,6 +30,7 @@ from loan_platform.drift.counts import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
     from loan_platform.contract import Contract
@@ -40,6 +41,8 @@ Question = Literal["distribution", "missing", "unseen", "out_of_range", "vanishe
 WARN, ALERT = 0.1, 0.2
 NOTEWORTHY = 0.01  # p of the rank test below which a sentence speaks of the median
 MOST_BARS = 14  # of a category with many values, the picture shows those that moved most
+WIDTH, LETTER = 12, 0.062  # inches of the picture, and of a letter of a label in it
+MOST_LETTERS = 28  # of a label; of longer ones the picture shows the beginning
 COLOURS = {"none": "#9aa5b1", "notice": "#4c78a8", "warn": "#e0912f", "alert": "#c8372d"}
 
 
@@ -367,16 +370,20 @@ def picture(report: DriftReport, most: int = 3) -> bytes:
 
     ranked = report.by_severity
     shown = [one for one in ranked if one.drifted][:most] or ranked[:1]
-    figure = Figure(figsize=(12, max(3.4, 0.26 * len(ranked) + 1)), dpi=84, layout="constrained")
+    figure = Figure(figsize=(WIDTH, max(3.4, 0.26 * len(ranked) + 1)), dpi=84)
     canvas = FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + len(shown), width_ratios=[1.3, *([1] * len(shown))])
+    bars = [_bars(one) for one in shown]
+    labels = [[one.feature for one in ranked], *([bar.label for bar in one] for one in bars)]
+    panels = _panels(
+        figure, [max((len(_begun(label)) for label in side), default=0) for side in labels]
+    )
     figure.suptitle(_headline(report), fontsize=11, ha="left", x=0.01)
     _draw_psi(panels[0], ranked, report.psi_floor)
-    for axes, one in zip(panels[1:], shown, strict=True):
-        _draw_shares(axes, one)
+    for axes, one, its_bars in zip(panels[1:], shown, bars, strict=True):
+        _draw_shares(axes, one, its_bars)
     figure.legend(
         *panels[1].get_legend_handles_labels(),
-        loc="outside upper right",
+        loc="upper right",
         ncols=2,
         fontsize=8,
         frameon=False,
@@ -439,22 +446,47 @@ def _draw_psi(axes: Axes, ranked: Sequence[FeatureDrift], floor: float) -> None:
         axes.axvline(line, color="#c3cad2", linewidth=0.8, linestyle=":", zorder=0)
     axes.set_xlim(0, limit * 1.18)
     axes.set_xticks([floor, WARN, ALERT], [f"{tick:g}" for tick in (floor, WARN, ALERT)])
-    axes.set_yticks(at, [one.feature for one in ranked])
+    axes.set_yticks(at, [_begun(one.feature) for one in ranked])
     axes.invert_yaxis()
     axes.set_title("PSI, bias-corrected", fontsize=9, loc="left")
     _tidy(axes)
 
 
-def _draw_shares(axes: Axes, one: FeatureDrift) -> None:
+def _begun(label: str) -> str:
+    return label if len(label) <= MOST_LETTERS else f"{label[: MOST_LETTERS - 1]}…"
+
+
+def _panels(figure: Figure, letters: Sequence[int]) -> list[Axes]:
+    """Axes side by side, each begun as far right as the letters of its longest label need.
+
+    Counted, since matplotlib's own layout draws everything twice to measure it.
+    """
+    height = figure.get_figheight()
+    margins = [0.25 + LETTER * longest for longest in letters]
+    ratios = [1.3, *([1.0] * (len(letters) - 1))]
+    inch = (WIDTH - 0.1 - sum(margins)) / sum(ratios)
+    panels, left = [], 0.0
+    for margin, ratio in zip(margins, ratios, strict=True):
+        left += margin
+        place = (left / WIDTH, 0.5 / height, ratio * inch / WIDTH, (height - 1.1) / height)
+        panels.append(figure.add_axes(place))
+        left += ratio * inch
+    return panels
+
+
+def _bars(one: FeatureDrift) -> list[BinShare]:
     most = {share.label for share in one.explanation(MOST_BARS)}
     occupied = [share for share in one.bins if share.baseline or share.current]
-    shown = [s for s in occupied if len(occupied) <= MOST_BARS or s.label in most]
+    return [s for s in occupied if len(occupied) <= MOST_BARS or s.label in most]
+
+
+def _draw_shares(axes: Axes, one: FeatureDrift, shown: Sequence[BinShare]) -> None:
     at = np.arange(len(shown))
     for offset, side, colour in ((-0.2, "baseline", "#9aa5b1"), (0.2, "current", "#1f4e79")):
         rows = np.array([getattr(share, side) for share in shown])
         total = max(sum(getattr(share, side) for share in one.bins), 1)
         axes.barh(at + offset, 100 * rows / total, height=0.4, color=colour, label=side)
-    axes.set_yticks(at, [share.label for share in shown])
+    axes.set_yticks(at, [_begun(share.label) for share in shown])
     axes.invert_yaxis()
     axes.set_title(one.feature, fontsize=9, loc="left")
     axes.set_xlabel("% of rows", fontsize=7)
