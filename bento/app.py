@@ -223,8 +223,12 @@ def describe(champions: Champions) -> dict[str, Any]:
     """The OpenAPI description, with the request of the champion that answers now."""
     champion = champions.current
     reference = "#/components/schemas/{}"
+    answered = DecisionResponse.model_json_schema(
+        mode="serialization", ref_template=reference.format("{model}")
+    )
     schemas: dict[str, Any] = {
-        "Decision": DecisionResponse.model_json_schema(mode="serialization"),
+        **answered.pop("$defs"),
+        "Decision": answered,
         "Refusal": REFUSAL,
         **OUTCOME_SCHEMAS,
     }
@@ -262,7 +266,12 @@ def describe(champions: Champions) -> dict[str, Any]:
             "/predict": {
                 "post": {
                     "summary": "Decide about one application",
-                    "description": "The decision is on the durable log before it is answered.",
+                    "description": (
+                        "The decision is on the durable log before it is answered. One to refer "
+                        "or decline comes with its reasons: of each the model was asked what it "
+                        "says of the same application with that one value as approved "
+                        "applications typically have it, and it was a lower probability."
+                    ),
                     "requestBody": {"required": True, "content": {"application/json": content}},
                     "responses": {
                         "200": {"description": "The decision", "content": answer},

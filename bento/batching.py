@@ -1,7 +1,8 @@
 """Natural batching: whatever waits is decided together, and answered once it is durable.
 
 While one drain runs, requests gather; the next takes them all: one feature query, one
-prediction, one commit. A lone request waits for nobody, and there is no timer to tune.
+prediction, one commit; and one more query and prediction for the reasons of those that are not
+approved. A lone request waits for nobody, and there is no timer to tune.
 Not here: HTTP (`app`), or which model answers (`champion`).
 """
 
@@ -10,21 +11,29 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import logging
+import traceback
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import duckdb
 import numpy as np
+from pydantic import TypeAdapter
 from sqlalchemy.exc import SQLAlchemyError
 
 from bento.champion import Champion
-from loan_platform.contract.request import Application, DecisionResponse
+from loan_platform.contract.request import Application, DecisionResponse, Reason, Value
 from loan_platform.decisions.log import Decision, DecisionLog
+from loan_platform.model.reasons import UNKNOWN
+
+logger = logging.getLogger("bentoml.loan_service")
 
 QUIET_TURNS = 3  # event-loop turns in a row that brought nobody: all who are coming are here
-MOST_WAITING = 4096
+MOST_WAITING = 1024  # some 3 s of work, were none of them approved and each given its reasons
+
+REASONS = TypeAdapter(list[Reason])
 
 
 class RuleBroken(Exception):
@@ -130,7 +139,8 @@ class Batcher:
                 failure = NotRecorded(type(error).__name__)
                 return [answers.get(n, failure) for n in range(len(batch))]
         for n, decision in decided.items():
-            answers[n] = DecisionResponse.model_validate(decision, from_attributes=True)
+            told = {**asdict(decision), "reasons": REASONS.validate_json(decision.reasons)}
+            answers[n] = DecisionResponse.model_validate(told)
         return [answers[n] for n in range(len(batch))]
 
 
@@ -153,6 +163,14 @@ def _answer(
         return found
     probabilities = np.asarray(bundle.probability(matrix[accepted]), dtype=np.float64)
     words = bundle.policy.decide(probabilities)
+    unapproved = [n for n, word in zip(accepted, words, strict=True) if word != "approve"]
+    reasons = dict(
+        zip(
+            unapproved,
+            _reasons(champion, [rows[n] for n in unapproved], matrix[unapproved]),
+            strict=True,
+        )
+    )
     labels = bundle.policy.label(probabilities)
     decided_at = dt.datetime.now(dt.UTC)
     for n, probability, word, label in zip(accepted, probabilities, words, labels, strict=True):
@@ -168,5 +186,21 @@ def _answer(
             label=int(label),
             decision=str(word),
             inputs=json.dumps(rows[n], ensure_ascii=False),
+            reasons=REASONS.dump_json(reasons.get(n, [])).decode(),
         )
     return found
+
+
+def _reasons(
+    champion: Champion, rows: list[dict[str, Value]], matrix: np.ndarray
+) -> list[list[Reason]]:
+    """Reasons of each application; that they fail must not cost anybody a decision."""
+    if not rows:
+        return []
+    try:
+        return champion.reasons.of(rows, matrix)
+    except Exception as error:
+        # Its text may repeat a value: where it happened is enough.
+        where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+        logger.error("no reasons for a drain: %s\n%s", type(error).__name__, where)
+        return [[UNKNOWN] for _ in rows]

@@ -14,6 +14,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from loan_platform.model.bundle import Bundle
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
@@ -23,6 +27,7 @@ SERVICE = (
     *("outcomes.py", "refusal.py"),
 )
 ROOMS = ("contract", "engine", "decisions", "model")  # of loan_platform
+LOCKS = ("requirements.lock", "requirements-dev.lock")
 READING = ("__init__.py", "versions.py")  # of its registry: a service never trains or registers
 
 
@@ -30,11 +35,13 @@ def stage(folder: Path, portfolio: str, bundle: Path, version: str) -> dict[str,
     """Lay the Bento's sources out in `folder`; give its labels.
 
     Raises:
-        BundleError: the bundle cannot be read, or is another portfolio's.
+        BundleError: the bundle cannot be read, or is another portfolio's, or needs a library
+            that is in no lock.
     """
     from loan_platform.model.bundle import Bundle, BundleError
 
-    contract = Bundle.load(bundle).contract
+    loaded = Bundle.load(bundle)
+    contract = loaded.contract
     if contract.name != portfolio:
         raise BundleError(f"{bundle}: a bundle of {contract.name}, not of {portfolio}")
     without_caches = shutil.ignore_patterns("__pycache__")
@@ -55,12 +62,32 @@ def stage(folder: Path, portfolio: str, bundle: Path, version: str) -> dict[str,
     shutil.copytree(bundle, packaged / "bundle")
     record = json.dumps({"portfolio": portfolio, "version": version})
     (packaged / "packaged.json").write_text(record + "\n", encoding="utf-8")
-    shutil.copy(PROJECT / "requirements.lock", folder / "requirements.txt")
+    shutil.copy(_requirements(loaded), folder / "requirements.txt")
     return {
         "portfolio": portfolio,
         "model_version": version,
         "contract_hash": contract.contract_hash,
     }
+
+
+def _requirements(bundle: Bundle) -> Path:
+    """The smallest lock that holds all that the model's scorers need.
+
+    XGBoost and CatBoost are an extra, which only the lock for development holds.
+
+    Raises:
+        BundleError: no lock holds them.
+    """
+    from loan_platform.model.bundle import BundleError
+
+    for lock in LOCKS:
+        text = (PROJECT / lock).read_text(encoding="utf-8")
+        if all(f"\n{name}==" in text for name in bundle.scorer.libraries):
+            return PROJECT / lock
+    wanted = ", ".join(bundle.scorer.libraries)
+    raise BundleError(
+        f"no lock holds {wanted}; compile {LOCKS[-1]} again with the extra [families]"
+    )
 
 
 def build(portfolio: str, bundle: Path, version: str) -> dict[str, str | int]:

@@ -14,12 +14,14 @@ import math
 import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
 from loan_platform.contract.request import Application, example, request_model
 from loan_platform.engine.prepared import PreparedFeatures
 from loan_platform.model.bundle import Bundle, BundleError, bundle_hash
+from loan_platform.model.reasons import Reasons
 from loan_platform.registry.versions import Version
 
 # Below `bentoml`, so that Bento's own log settings carry it.
@@ -50,6 +52,11 @@ class Champion:
     policy_hash: str
     request: type[Application]
     features: PreparedFeatures
+
+    @cached_property
+    def reasons(self) -> Reasons:
+        """Why it does not approve an application."""
+        return Reasons(self.bundle, self.features)
 
     @classmethod
     def of(cls, version: str, bundle: Bundle, portfolio: str) -> Champion:

@@ -5,12 +5,17 @@ Imports lie inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from loan_platform import __version__
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="A loan book from raw file to served decision, and kept honest afterwards.",
@@ -227,6 +232,9 @@ def outcomes(
 @app.command()
 def materialize(
     portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    search: Annotated[
+        bool, typer.Option("--search", help="First search for the model's recipe: minutes")
+    ] = False,
 ) -> None:
     """Make everything of a portfolio, from its book to its packaged champion."""
     from rich.console import Console
@@ -237,9 +245,96 @@ def materialize(
     from loan_platform.local.platform_runs import RunError
 
     try:
-        make(portfolio, say=Console(highlight=False, soft_wrap=True))
+        make(portfolio, say=Console(highlight=False, soft_wrap=True), search=search)
     except (ContractError, RunError, SourceError) as problem:
         _fail(problem)
+
+
+@app.command()
+def search(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Most trials, earlier ones included")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="No trial begins after that long")] = None,
+) -> None:
+    """Search families and settings for a recipe of the model, which later trainings follow."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.local.platform_runs import RunError
+    from loan_platform.local.search import search as find
+
+    say = Console(highlight=False, soft_wrap=True)
+    try:
+        find(portfolio, say, trials=trials, minutes=minutes)
+    except (ContractError, RunError) as problem:
+        _fail(problem)
+
+
+@app.command()
+def promote(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    version: Annotated[str | None, typer.Option(help="Which one; else the newest")] = None,
+    by: Annotated[
+        str | None, typer.Option(help="Who says so; else LOAN_PLATFORM_USER, else the login name")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept")] = "",
+    despite: Annotated[
+        str | None, typer.Option(help="Why, although something stands against it; it is kept")
+    ] = None,
+) -> None:
+    """Make a version champion; where two persons are needed, ask for it."""
+    from loan_platform.local import champions
+
+    with _moving() as say:
+        champions.promote(portfolio, say, version=version, by=by, reason=reason, despite=despite)
+
+
+@app.command()
+def approve(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    by: Annotated[str | None, typer.Option(help="Who says so, as for promote")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept")] = "",
+) -> None:
+    """Promote what somebody else asked for."""
+    from loan_platform.local import champions
+
+    with _moving() as say:
+        champions.approve(portfolio, say, by=by, reason=reason)
+
+
+@app.command()
+def rollback(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    to: Annotated[str | None, typer.Option(help="An earlier champion; else the one before")] = None,
+    by: Annotated[str | None, typer.Option(help="Who says so, as for promote")] = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept")] = "",
+) -> None:
+    """Go back to the champion before, in seconds."""
+    from loan_platform.local import champions
+
+    with _moving() as say:
+        champions.rollback(portfolio, say, to=to, by=by, reason=reason)
+
+
+@app.command()
+def history(
+    portfolio: Annotated[str, typer.Argument(help="The portfolio")],
+    as_of: Annotated[
+        str | None, typer.Option(help="A day (its end, UTC), or a time with its zone")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One entry a line, with its evidence")
+    ] = False,
+) -> None:
+    """Print who made which version champion, when and why, and prove that nobody changed it."""
+    from loan_platform.local import champions
+
+    with _moving() as say:
+        proved = champions.history(portfolio, say, as_of=as_of, as_json=as_json)
+    if not proved:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -269,6 +364,22 @@ def doctor() -> None:
 def version() -> None:
     """Print the version."""
     typer.echo(__version__)
+
+
+@contextmanager
+def _moving() -> Iterator[Console]:
+    """Where a command on the champion says what it did; what stands in its way ends it."""
+    from rich.console import Console
+
+    from loan_platform.contract import ContractError
+    from loan_platform.model.bundle import BundleError
+    from loan_platform.registry.ledger import LedgerError
+    from loan_platform.registry.versions import RegistryError
+
+    try:
+        yield Console(highlight=False, soft_wrap=True)
+    except (BundleError, ContractError, LedgerError, RegistryError) as problem:
+        _fail(problem)
 
 
 def _fail(problem: Exception) -> NoReturn:

@@ -28,6 +28,8 @@ TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 os.environ.update(TELEMETRY_OFF)  # at import: some libraries read it once, when they are imported
+# Two test processes share the cores: threads of the linear algebra would only wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 CREDIT_RISK = Path(__file__).parents[1] / "loan_platform/defs/portfolios/credit_risk/defs.yaml"
 

@@ -1,7 +1,8 @@
 """The assets from the challenger to the packaged champion.
 
 Here: champion, baseline_stats, loan_service.
-Not here: the challenger (`training`), the promotion rule (`registry`), the service (`bento/`).
+Not here: the challenger (`training`), the promotion rule and the moves (`registry`), the service
+(`bento/`).
 """
 
 import json
@@ -17,18 +18,21 @@ from urllib.parse import urlsplit
 import dagster as dg
 import pyarrow.parquet as pq
 
+from loan_platform.components.alias_watch import alias_check_result, alias_check_spec
 from loan_platform.components.book import read_bins
-from loan_platform.components.presentation import asset_spec, file_metadata
-from loan_platform.components.training import trained_model
+from loan_platform.components.presentation import asset_spec, file_metadata, picture
+from loan_platform.components.training import model_search, trained_model
 from loan_platform.contract import Contract
 from loan_platform.engine.files import make_folder, write_parquet, write_text
 from loan_platform.engine.home import PROJECT_ROOT, Home
 
 MODEL_ASSETS = ("trained_model", "champion", "baseline_stats", "loan_service")
+DECIDED_BY = "loan-platform/champion"
 
 
 def champion_assets(contract: Contract) -> list[dg.AssetsDefinition]:
     return [
+        model_search(contract),
         trained_model(contract),
         _champion(contract),
         _baseline_stats(contract),
@@ -41,20 +45,27 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
         contract,
         "champion",
         "The promotion decision: challenger against champion on the same held-out rows, "
-        "and the evidence for it. Moves the alias champion only on evidence.",
+        "and the evidence for it. Moves the alias champion only on evidence; where "
+        "promotion.mode leaves it to people, it tells them how.",
         kinds={"mlflow"},
         deps=["trained_model"],
     )
 
-    @dg.multi_asset(name=f"{contract.name}_champion", specs=[spec])
+    @dg.multi_asset(
+        name=f"{contract.name}_champion", specs=[spec], check_specs=[alias_check_spec(contract)]
+    )
     def champion(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg] # Dagster takes it bare beside checks
         from loan_platform.decisions.outcomes import history_path
+        from loan_platform.registry.ledger import Ledger
         from loan_platform.registry.models import Registry
+        from loan_platform.registry.moves import reconcile
         from loan_platform.registry.promotion import judge
 
-        registry = Registry(home, contract.name)
+        registry, ledger = Registry(home, contract.name), Ledger(home, contract.name)
+        for entry in reconcile(registry, ledger, contract.promotion.alias_moved_by_hand):
+            context.log.warning(f"the alias champion: {entry.event}, {entry.reason}")
         before = registry.version_of("champion")
         challenger = registry.version_of("challenger")
         if challenger is None:
@@ -64,47 +75,126 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
             )
         if challenger == before:
             return dg.MaterializeResult(
-                metadata={"champion_version": before, "decision": "the challenger is the champion"}
+                metadata={"champion_version": before, "decision": "the challenger is the champion"},
+                check_results=[alias_check_result(contract, home)],
             )
         candidate = registry.load(challenger)
+        rival, lost = _present_champion(registry, ledger, before)
+        if lost:
+            context.log.warning(lost)
         verdict = judge(
             contract,
             candidate,
-            registry.load(before) if before else None,
+            rival,
             home.partitions(contract.name, "cleaned_features"),
-            candidate.record.as_of,
+            max(one.record.as_of for one in (candidate, rival) if one),
+            raw=home.partitions(contract.name, "raw_loans"),
             reported=history_path(home, contract.name),
+            lost=lost,
         )
-        if verdict.promote:
-            registry.promote(challenger)
-        decision = "promoted" if verdict.promote else "refused"
-        context.log.info(f"version {challenger} {decision}: {'; '.join(verdict.reasons)}")
         evidence = {
-            "decision": decision,
             "reasons": verdict.reasons,
             "challenger_version": challenger,
             "champion_before": before,
-            "champion_version": challenger if verdict.promote else before,
-            "evidence": verdict.evidence,
+            "dagster_run_id": context.run.run_id,
+            "evidence": json.loads(json.dumps(verdict.evidence, default=str)),
         }
+        decision, next_step = _act(contract, registry, ledger, verdict, evidence)
+        now = challenger if decision == "promoted" else before
+        context.log.info(f"version {challenger} {decision}: {'; '.join(verdict.reasons)}")
         path = home.portfolio(contract.name) / "champion" / f"version-{challenger}.json"
-        write_text(json.dumps(evidence, indent=1, default=str), path)
+        written = {"decision": decision, "champion_version": now, **evidence}
+        write_text(json.dumps(written, indent=1), path)
         return dg.MaterializeResult(
             metadata={
                 "decision": decision,
+                **({"next_step": dg.MetadataValue.md(next_step)} if next_step else {}),
                 "simulated": candidate.record.simulated,
                 "reasons": dg.MetadataValue.md("\n".join(f"- {why}" for why in verdict.reasons)),
                 "challenger_version": challenger,
                 "champion_before": before or "none",
-                "champion_version": evidence["champion_version"] or "none",
-                "evidence": dg.MetadataValue.json(
-                    json.loads(json.dumps(verdict.evidence, default=str))
-                ),
+                "champion_version": now or "none",
+                **_shown(verdict),
+                "evidence": dg.MetadataValue.json(evidence["evidence"]),
+                "mlflow_run_id": registry.run_id(challenger),
                 "dagster/uri": path.as_uri(),
-            }
+            },
+            check_results=[alias_check_result(contract, home)],
         )
 
     return champion
+
+
+def _present_champion(registry: Any, ledger: Any, version: str | None) -> tuple[Any, str | None]:
+    """The champion's bundle, or why there is none although there was one."""
+    from loan_platform.model.bundle import BundleError
+    from loan_platform.registry.versions import RegistryError
+
+    if version is None:
+        line = ledger.standing().line
+        return None, (
+            f"THE CHAMPION IS LOST: the alias champion names no version, and version {line[-1]} "
+            "was the last it named"
+            if line
+            else None
+        )
+    try:
+        return registry.load(version), None
+    except (BundleError, RegistryError) as error:
+        return None, f"THE CHAMPION IS LOST: version {version} cannot be loaded ({error})"
+
+
+def _act(
+    contract: Contract, registry: Any, ledger: Any, verdict: Any, evidence: dict[str, Any]
+) -> tuple[str, str]:
+    """Move the alias, or write the verdict down for a person; the decision, and what is to do."""
+    from loan_platform.registry.moves import judged, promote
+
+    version, mode = evidence["challenger_version"], contract.promotion.mode
+    withdrawn = ledger.standing().withdrawn.get(version)
+    if verdict.promote and mode == "automatic" and not withdrawn:
+        reason = "; ".join(verdict.reasons)
+        promote(registry, ledger, version, by=DECIDED_BY, reason=reason, evidence=evidence)
+        return "promoted", ""
+    judged(
+        registry,
+        ledger,
+        version,
+        in_favour=verdict.promote,
+        champion_before=evidence["champion_before"],
+        by=DECIDED_BY,
+        reasons=verdict.reasons,
+        evidence=evidence,
+    )
+    if not verdict.promote:
+        return "refused", ""
+    asked = f"loan-platform promote {contract.name} --version {version} --by NAME"
+    if withdrawn:
+        return "proposed", (
+            f"{withdrawn.by} rolled back from version {version} on {withdrawn.at[:10]}, so it is "
+            f"not promoted by itself. A person who knows better: "
+            f"`{asked} --despite 'the reason'`"
+        )
+    if mode == "two_person":
+        return "proposed", (
+            f"One person asks: `{asked}`; another one approves: "
+            f"`loan-platform approve {contract.name} --by ANOTHER-NAME`"
+        )
+    return "proposed", f"A person promotes it: `{asked}`"
+
+
+def _shown(verdict: Any) -> dict[str, Any]:
+    """The gains and the swap set for the page of the asset."""
+    from loan_platform.registry.evidence import draw_gains, gains_table, swap_table
+
+    shown: dict[str, Any] = {}
+    if table := gains_table(verdict.evidence):
+        shown["gains"] = dg.MetadataValue.md(table)
+    if drawn := draw_gains(verdict.evidence):
+        shown["gains_picture"] = picture(drawn, "gains of the challenger with their intervals")
+    if verdict.swap_set:
+        shown["swap_set"] = dg.MetadataValue.md(swap_table(verdict.swap_set))
+    return shown
 
 
 def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:

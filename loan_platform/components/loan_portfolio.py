@@ -1,7 +1,7 @@
 """The `LoanPortfolio` component: one contract in, one asset graph out.
 
 Here: which parts a portfolio has. Not here: the parts (`profile`, `book`, `champion`, `monitoring`,
-`automation`, `retraining`), or anything a portfolio computes.
+`automation`, `retraining`, `alias_watch`), or anything a portfolio computes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from pydantic import BaseModel, ConfigDict
 
+from loan_platform.components.alias_watch import champion_watch
 from loan_platform.components.automation import current_months_schedule
 from loan_platform.components.book import book_assets
 from loan_platform.components.champion import MODEL_ASSETS, champion_assets
@@ -44,7 +45,8 @@ class LoanPortfolio(dg.Component):
     """The asset graph of one loan book, from its contract.
 
     Raw loans, cleaned features, counts, baseline, model, champion, service, decisions, outcomes
-    and drift reports; a sensor that retrains on drift; a schedule for the current months.
+    and drift reports; a sensor that retrains on drift and one that watches the champion; a schedule
+    for the current months.
     """
 
     def __init__(self, contract: Contract | None) -> None:
@@ -75,7 +77,7 @@ class LoanPortfolio(dg.Component):
 
 
 def portfolio_definitions(contract: Contract) -> dg.Definitions:
-    """Assets, check, sensor and schedule of one portfolio. Needs resources `home` and `mlflow`."""
+    """Assets, checks, sensors, schedule of one portfolio. Needs resources `home` and `mlflow`."""
 
     def keys(names: tuple[str, ...]) -> dg.AssetSelection:
         return dg.AssetSelection.assets(*(dg.AssetKey([contract.name, name]) for name in names))
@@ -93,6 +95,6 @@ def portfolio_definitions(contract: Contract) -> dg.Definitions:
             *champion_assets(contract),
             *monitoring_assets(contract),
         ],
-        sensors=[sensor] if sensor else [],
+        sensors=[champion_watch(contract), *([sensor] if sensor else [])],
         schedules=[current_months_schedule(contract, keys(MONTHLY_ASSETS))],
     )

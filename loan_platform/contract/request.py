@@ -74,6 +74,20 @@ class Application(BaseModel):
         return sent
 
 
+class Reason(BaseModel):
+    """One reason why an application was not approved; see docs/reasons.md for what it promises."""
+
+    model_config = ConfigDict(frozen=True)
+
+    column: str | None = Field(description="The column it is about; null where it is about none")
+    value: Value = Field(description="What the application says; null where it says nothing")
+    reference: Value = Field(
+        description="What approved applications typically say: with it, and all else as it is, "
+        "the probability of default would have been lower"
+    )
+    text: str = Field(description="The reason in words")
+
+
 class DecisionResponse(BaseModel):
     """A decision of the service, already durable when it is read."""
 
@@ -88,6 +102,9 @@ class DecisionResponse(BaseModel):
     contract_hash: str
     policy_hash: str
     decided_at: dt.datetime
+    reasons: list[Reason] = Field(
+        description="Of a decision to refer or decline: one to four, the main one first"
+    )
 
 
 class FieldProblem(BaseModel):

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 from loan_platform.engine.files import make_folder
 from loan_platform.engine.home import Home
@@ -70,6 +70,7 @@ decisions = sa.Table(
     sa.Column("label", sa.SmallInteger, nullable=False),
     sa.Column("decision", sa.Text, nullable=False),
     sa.Column("inputs", sa.Text, nullable=False),
+    sa.Column("reasons", sa.Text),  # null in rows that are older than the column
     sa.Index("decisions_by_application_time", "portfolio", "applied_at"),
 )
 
@@ -115,13 +116,28 @@ def file(path: Path) -> sa.Engine:
 
 
 def create(engine: sa.Engine, table: sa.Table) -> None:
-    """Make `table` where it is not there yet; safe while others do the same."""
+    """Make `table` where it is not there yet, and the columns it lacks of a later version.
+
+    Safe while others do the same, and while an older version goes on writing.
+    """
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(SCHEMA_LOCK)))
         connection.execute(CreateTable(table, if_not_exists=True))
         for index in table.indexes:
             connection.execute(CreateIndex(index, if_not_exists=True))
+        if _lacking(connection, table):
+            if engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")  # one at a time, as above
+            for column in _lacking(connection, table):
+                described = CreateColumn(column).compile(dialect=engine.dialect)
+                name = engine.dialect.identifier_preparer.format_table(table)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {described}")
+
+
+def _lacking(connection: sa.Connection, table: sa.Table) -> list[sa.Column[Any]]:
+    there = {column["name"] for column in sa.inspect(connection).get_columns(table.name)}
+    return [column for column in table.columns if column.name not in there]
 
 
 def read(

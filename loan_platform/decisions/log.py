@@ -34,13 +34,15 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("decision", pa.string()),
         ("inputs", pa.string()),
+        ("reasons", pa.string()),
     ]
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One logged answer of the service. Times are aware; `inputs` is JSON by column name."""
+    """One logged answer of the service. Times are aware; `inputs` is JSON by column name, and
+    `reasons` a JSON list of what was said about it (`contract.request.Reason`)."""
 
     decision_id: str
     application_id: str
@@ -53,6 +55,7 @@ class Decision:
     label: int
     decision: str
     inputs: str
+    reasons: str
 
 
 class DecisionLog:
@@ -89,7 +92,10 @@ class DecisionLog:
 
 
 def read_decisions(home: Home, portfolio: str, key: str | None = None) -> pa.Table:
-    """Decisions of a month (by `applied_at`; None: of all months), oldest answer first."""
+    """Decisions of a month (by `applied_at`; None: of all months), oldest answer first.
+
+    `reasons` is null for a decision of a version that kept none.
+    """
     where: list[database.Condition] = []
     if key is not None:
         start, end = window(key)

@@ -28,6 +28,7 @@ from loan_platform.engine.home import Home
 from loan_platform.ingest.admission import OWN_REASONS
 from loan_platform.local.instance import environment, prepare
 from loan_platform.local.platform_runs import PlatformRuns
+from loan_platform.local.search import said
 
 MONTHS_AT_ONCE = 24
 """Months of one run. A book of one file is read once in each, a failed run names its months."""
@@ -57,8 +58,10 @@ class Made:
     profile: Path
 
 
-def materialize(portfolio: str, say: Console) -> Made:
+def materialize(portfolio: str, say: Console, *, search: bool = False) -> Made:
     """Make every asset of `portfolio`, over all months of its book, and say what came of it.
+
+    `search`: also the recipe of its model, which takes minutes.
 
     Again is harmless: the same book gives the same rows, and a model that is no better than the
     champion does not take its place.
@@ -73,13 +76,13 @@ def materialize(portfolio: str, say: Console) -> Made:
     prepare(home)
     before = _digest(contract, home)
     with PlatformRuns(contract, home) as runs:
-        _make(contract, runs, say)
+        _make(contract, runs, say, search=search)
         made = _made(contract, home, runs, before)
     say.print(closing_table(made, home))
     return made
 
 
-def _make(contract: Contract, runs: PlatformRuns, say: Console) -> None:
+def _make(contract: Contract, runs: PlatformRuns, say: Console, *, search: bool) -> None:
     months, closed = _months(contract)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=say) as progress:
@@ -103,6 +106,11 @@ def _make(contract: Contract, runs: PlatformRuns, say: Console) -> None:
         each_month(
             "rows, features, counts", ("raw_loans", "cleaned_features", "feature_counts"), months
         )
+        if search:
+            task = progress.add_task("model_search", total=1)
+            with said(lambda text: progress.update(task, description=escape(text))):
+                runs.materialize("model_search")
+            progress.update(task, description="model_search", completed=1)
         once("trained_model", "champion", "baseline_stats", "loan_service")
         each_month("drift reports", ("drift_report",), closed)
 
@@ -189,6 +197,7 @@ def closing_table(made: Made, home: Home) -> Table:
         f"version {champion['champion_version']}, packaged as {made.bento}; "
         f"version {model['model_version']}: {champion['decision']}",
     )
+    line("recipe", model["recipe"])
     line("drifted months", ", ".join(made.drifted) or "none")
     line("profile", str(made.profile))
     line("rows refused", str(home.portfolio(contract.name) / "quarantine"))

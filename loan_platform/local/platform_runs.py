@@ -62,8 +62,17 @@ class PlatformRuns:
             return "the decision log"
         return None
 
-    def materialize(self, *names: str, months: list[str] | None = None) -> None:
-        """Materialize assets of the portfolio, for a range of months where they are monthly."""
+    def materialize(
+        self,
+        *names: str,
+        months: list[str] | None = None,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        """Materialize assets of the portfolio, for a range of months where they are monthly.
+
+        `config`: of the one asset named.
+        """
+        asked = {f"{self.contract.name}_{names[0]}": {"config": config}} if config else {}
         tags = {}
         if months:
             tags = {
@@ -74,7 +83,7 @@ class PlatformRuns:
             instance=self.instance,
             asset_selection=[self._key(name) for name in names],
             tags=tags,
-            run_config=QUIET,
+            run_config={**QUIET, "ops": asked},
             raise_on_error=False,
         )
         if not result.success:

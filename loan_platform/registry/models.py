@@ -1,18 +1,16 @@
 """Keeps every trained bundle as a version in MLflow, and moves the aliases.
 
-Each training is one MLflow run in the experiment named after the portfolio, with parameters,
-metrics and pictures; its bundle is a logged model and a version of the registered model of the
-same name.
+Each training is one MLflow run in the experiment named after the portfolio; its bundle is a logged
+model and a version of the registered model of the same name, with a model card.
 
-Here: writing versions and aliases. Not here: reading them (`versions`), or deciding on them
-(`promotion`).
+Here: writing versions and aliases. Not here: what else the run is told (`records`), reading
+versions (`versions`), or deciding on them (`promotion`).
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +22,20 @@ from loan_platform.contract.expression import SQL_TYPES
 from loan_platform.contract.request import example
 from loan_platform.contract.sql import features_sql, matrix_sql, quoted
 from loan_platform.engine import duck
+from loan_platform.engine.files import write_text
 from loan_platform.model.bundle import Bundle, bundle_hash
+from loan_platform.registry.records import log_metrics, log_training, parameters
 from loan_platform.registry.versions import BUNDLE_HASH_TAG, Versions
+from loan_platform.training.card import environment_hash, model_card, protected_accepted
 from loan_platform.training.evaluate import Evaluation
+from loan_platform.training.pictures import draw
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.models import ModelSignature
+
+CARD = "model_card.html"
+ACCEPTED = ("leaks_accepted", "protected_accepted")
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,14 @@ class Registry(Versions):
         evaluation: Evaluation,
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
+        pictures: Mapping[str, bytes] | None = None,
     ) -> str:
         """Log a training as an MLflow run and its bundle as the newest version, the challenger.
 
-        The version is made only after all its files are stored, so no alias can point to half a
-        model. `parent_run_id` nests the run; `tags` are set on run and version. Gives the version.
+        The version is made only after all its files are stored, and the alias set after its card
+        is written, so no alias can point to half a model. `parent_run_id` nests the run; `tags` are
+        set on run and version; `pictures` are those of `training.pictures`, drawn where not given.
+        Gives the version.
         """
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -59,35 +67,50 @@ class Registry(Versions):
             "data_hash": record.data_hash,
             "trained_through": record.trained_through,
             "simulated": str(record.simulated).lower(),
-            **_leaks_accepted(bundle),
+            "environment_hash": environment_hash(record),
+            **_accepted(bundle),
             **(tags or {}),
         }
         nested = {MLFLOW_PARENT_RUN_ID: parent_run_id} if parent_run_id else {}
         name = f"{self.portfolio} through {record.trained_through}"
         run = self.client.create_run(
-            self._experiment_id(), tags={**described, **nested, MLFLOW_RUN_NAME: name}
+            self.experiment_id(), tags={**described, **nested, MLFLOW_RUN_NAME: name}
         )
         run_id = run.info.run_id
         try:
-            self._log_measures(run_id, bundle, evaluation)
+            drawn = draw(bundle, evaluation) if pictures is None else pictures
+            log_training(self.client, run_id, bundle, evaluation, drawn)
             with tempfile.TemporaryDirectory() as folder:
                 saved = Path(folder) / "bundle"
                 bundle.save(saved)
                 model = self._log_model(run.info.experiment_id, run_id, bundle, saved)
                 proof = {BUNDLE_HASH_TAG: bundle_hash(saved)}
+            log_metrics(self.client, run_id, model.model_id, bundle, evaluation)
             version = self._create_version(run_id, model, {**described, **proof})
+            runs = {"MLflow run": run_id}
+            if "dagster_run_id" in described:
+                runs["Dagster run"] = described["dagster_run_id"]
+            card = model_card(bundle, evaluation, version=version, pictures=drawn, runs=runs)
+            self.client.log_text(run_id, card, CARD)
+            write_text(card, self.card(version))
+            self.client.set_registered_model_alias(self.portfolio, "challenger", version)
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")
             raise
         self.client.set_terminated(run_id, "FINISHED")
         return version
 
+    def card(self, version: str) -> Path:
+        """Where this machine keeps the model card of a version that was registered here."""
+        return self.home.portfolio(self.portfolio) / "cards" / f"version-{version}.html"
+
     def promote(self, version: str) -> None:
         """Make a version champion, after loading it once to be sure it can be served."""
         self.load(version)
         self.client.set_registered_model_alias(self.portfolio, "champion", version)
 
-    def _experiment_id(self) -> str:
+    def experiment_id(self) -> str:
+        """The experiment named after the portfolio, made where there is none."""
         from mlflow.exceptions import MlflowException
 
         if found := self.client.get_experiment_by_name(self.portfolio):
@@ -104,32 +127,6 @@ class Registry(Versions):
                 return str(found.experiment_id)
             raise
 
-    def _log_measures(self, run_id: str, bundle: Bundle, evaluation: Evaluation) -> None:
-        from mlflow.entities import Metric, Param
-
-        from loan_platform.training.pictures import draw
-
-        record = bundle.record
-        at = int(time.time() * 1000)
-        parameters = {
-            **record.parameters,
-            "seed": record.seed,
-            "as_of": record.as_of.isoformat(),
-            "months": f"{record.partitions[0]} to {record.partitions[-1]}",
-            "inputs": ", ".join(bundle.contract.model_inputs),
-            **{f"rows_{name}": count for name, count in record.rows.items()},
-            **{f"version_{name}": version for name, version in record.environment.items()},
-        }
-        self.client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, at, 0) for name, value in evaluation.metrics.items()],
-            params=[Param(name, str(value)) for name, value in parameters.items()],
-        )
-        with tempfile.TemporaryDirectory() as folder:
-            for name, picture in draw(bundle, evaluation).items():
-                (Path(folder) / name).write_bytes(picture)
-            self.client.log_artifacts(run_id, folder, "pictures")
-
     def _log_model(
         self, experiment_id: str, run_id: str, bundle: Bundle, saved: Path
     ) -> LoggedModel:
@@ -138,7 +135,11 @@ class Registry(Versions):
         from mlflow.models import Model
 
         logged = self.client.create_logged_model(
-            experiment_id, name=self.portfolio, source_run_id=run_id, model_type="loan_platform"
+            experiment_id,
+            name=self.portfolio,
+            source_run_id=run_id,
+            model_type="loan_platform",
+            params=parameters(bundle),
         )
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
@@ -177,21 +178,25 @@ class Registry(Versions):
             run_id=run_id,
             model_id=model.model_id,
             tags=tags,
-            description=tags.get("leaks_accepted"),
+            description="; ".join(tags[name] for name in ACCEPTED if name in tags) or None,
         )
         link = [{"name": self.portfolio, "version": made.version}]
         self.client.set_logged_model_tags(model.model_id, {MLFLOW_MODEL_VERSIONS: json.dumps(link)})
-        self.client.set_registered_model_alias(self.portfolio, "challenger", made.version)
         return str(made.version)
 
 
-def _leaks_accepted(bundle: Bundle) -> dict[str, str]:
-    """A tag that names columns used although they leak; none where there are none."""
-    accepted = bundle.contract.leaks_accepted
-    if not accepted:
-        return {}
-    told = "; ".join(f"{name}: {reason}" for name, reason in accepted.items())
-    return {"leaks_accepted": f"used although it leaks: {told}"[:5000]}
+def _accepted(bundle: Bundle) -> dict[str, str]:
+    """Tags that name columns used although they leak or are protected, where there are any."""
+    contract = bundle.contract
+    used = {
+        "leaks_accepted": ("used although it leaks", contract.leaks_accepted),
+        "protected_accepted": ("used although it is protected", protected_accepted(contract)),
+    }
+    return {
+        tag: f"{what}: {'; '.join(f'{name}: {why}' for name, why in columns.items())}"[:5000]
+        for tag, (what, columns) in used.items()
+        if columns
+    }
 
 
 def predict_frame(bundle: Bundle, frame: pa.Table) -> pa.Table:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import window
 from loan_platform.contract.portfolio import PLATFORM_COLUMNS
-from loan_platform.contract.sql import features_sql, literal, matrix_sql
+from loan_platform.contract.sql import features_sql, literal, matrix_sql, quoted
 from loan_platform.decisions.outcomes import labelled_sql, made_by_model
 from loan_platform.engine import duck
 
@@ -30,15 +31,19 @@ class Rows:
     """Applications with a known outcome, ordered by `application_id`; n of each array.
 
     `matrix` is float64 of shape (n, inputs), NaN where missing; `outcome` is 1 for bad, 0 for
-    good; `month` is the month of application, YYYY-MM; `known_at` is datetime64[us], UTC.
+    good; `month` is the month of application, YYYY-MM; `applied_at` and `known_at` are
+    datetime64[us], UTC. `beside` has the contract's `columns_beside`, which no model sees: numbers
+    as float64 with NaN where missing, all else as objects with None.
     `simulated`: they are of a stand-in book.
     """
 
     application_id: np.ndarray
     month: np.ndarray
+    applied_at: np.ndarray
     known_at: np.ndarray
     outcome: np.ndarray
     matrix: np.ndarray
+    beside: dict[str, np.ndarray]
     simulated: bool
 
     def __len__(self) -> int:
@@ -48,9 +53,11 @@ class Rows:
         return Rows(
             self.application_id[mask],
             self.month[mask],
+            self.applied_at[mask],
             self.known_at[mask],
             self.outcome[mask],
             self.matrix[mask],
+            {name: values[mask] for name, values in self.beside.items()},
             self.simulated,
         )
 
@@ -84,6 +91,7 @@ def known_rows(
     as_of: dt.datetime,
     *,
     inputs_of: Contract | None = None,
+    raw: dict[str, Path] | None = None,
     reported: Path | None = None,
 ) -> Rows:
     """Rows of the cleaned layer (month -> Parquet file) matured and known by `as_of`.
@@ -95,6 +103,9 @@ def known_rows(
     Which rows, `contract` says alone. The matrix is made by `inputs_of` where it is given: by the
     contract of an older model, say, as long as the layer has its input columns; derived
     features are computed anew.
+
+    `raw`: the raw layer of the same months. Protected and measured columns lie only there; without
+    it they are missing in `beside`.
 
     Raises:
         TrainingError: there are no months, a file lacks a column, an outcome was made by a
@@ -108,18 +119,18 @@ def known_rows(
             f"{contract.name} has no cleaned_features; materialize at least one month of it"
         )
     asked = inputs_of or contract
-    _refuse_missing_columns(asked, cleaned)
+    needed = [*PLATFORM_COLUMNS, *(column.name for column in asked.input_columns)]
+    _refuse_missing_columns(contract, cleaned, needed)
     moment = literal(as_of.astimezone(dt.UTC).isoformat())
     carried = (
-        *("application_id", "_month", "origin"),
+        *("application_id", "applied_at", "_month", "origin"),
         *("outcome", "outcome_known_at", "outcome_source"),
     )
     inputs = features_sql(asked, "known", also=carried)
     rows = duck.parquet(*cleaned.values())
     if reported is not None and reported.is_file():
-        names = [*PLATFORM_COLUMNS, *(column.name for column in asked.input_columns)]
         by = f"known_at <= CAST({moment} AS TIMESTAMPTZ)"
-        rows = f"({labelled_sql(rows, names, duck.parquet(reported), by)})"
+        rows = f"({labelled_sql(rows, needed, duck.parquet(reported), by)})"
     table = duck.query(
         f"WITH known AS (\n  SELECT *, strftime(applied_at, '%Y-%m') AS _month\n"
         f"  FROM {rows} AS loans\n"
@@ -137,11 +148,51 @@ def known_rows(
     return Rows(
         application_id=np.array(table["application_id"].to_pylist(), dtype=object),
         month=month,
+        applied_at=np.asarray(table["applied_at"].cast("timestamp[us]"), "datetime64[us]"),
         known_at=np.asarray(table["outcome_known_at"].cast("timestamp[us]"), "datetime64[us]"),
         outcome=np.asarray(table["outcome"], dtype=np.int64),
         matrix=np.column_stack(columns),
+        beside=_beside(contract, table, cleaned, raw or {}),
         simulated=simulated,
     )
+
+
+def _beside(
+    contract: Contract, known: pa.Table, cleaned: dict[str, Path], raw: dict[str, Path]
+) -> dict[str, np.ndarray]:
+    """The columns beside the matrix of the rows `known`, in their order."""
+    names = contract.columns_beside
+    if not names:
+        return {}
+    inputs = {column.name for column in contract.input_columns}
+    layers = (
+        (cleaned, [name for name in names if name in inputs]),
+        ({key: raw[key] for key in cleaned if key in raw}, [n for n in names if n not in inputs]),
+    )
+    keys, joined, chosen = ("application_id", "applied_at"), "", []
+    for number, (files, columns) in enumerate(layers):
+        if not columns or not files:
+            chosen += [f"NULL AS {quoted(name)}" for name in columns]
+            continue
+        _refuse_missing_columns(contract, files, [*keys, *columns])
+        layer = f"layer_{number}"
+        read = ", ".join(quoted(name) for name in (*keys, *columns))
+        joined += (
+            f"\nLEFT JOIN (SELECT {read} FROM {duck.parquet(*files.values())}) AS {layer}\n  ON "
+            + " AND ".join(f"{layer}.{key} = known.{key}" for key in keys)
+        )
+        chosen += [f"{layer}.{quoted(name)}" for name in columns]
+    table = duck.query(
+        f"SELECT {', '.join(chosen)}\nFROM known{joined}\nORDER BY known._row",
+        known=known.select(keys).append_column("_row", pa.array(range(len(known)))),
+    )
+    numeric = {c.name for c in contract.columns if c.type in ("number", "integer")}
+    return {
+        name: np.asarray(table[name].cast("double"), dtype=np.float64)
+        if name in numeric
+        else table[name].cast("string").to_numpy()
+        for name in names
+    }
 
 
 def _refuse_outcomes_of_a_model(contract: Contract, sources: list[str]) -> None:
@@ -172,9 +223,8 @@ def _span(months: np.ndarray) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _refuse_missing_columns(contract: Contract, cleaned: dict[str, Path]) -> None:
-    needed = [*PLATFORM_COLUMNS, *(column.name for column in contract.input_columns)]
-    for key, file in cleaned.items():
+def _refuse_missing_columns(contract: Contract, files: dict[str, Path], needed: list[str]) -> None:
+    for key, file in files.items():
         found = set(pq.read_schema(file).names)
         if lacking := [name for name in needed if name not in found]:
             raise TrainingError(

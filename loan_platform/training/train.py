@@ -10,43 +10,26 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loan_platform.contract import Contract
 from loan_platform.model.bundle import Bundle, TrainingRecord, environment
+from loan_platform.model.calibrator import Calibrator
 from loan_platform.model.policy import Policy
+from loan_platform.model.scorers import Scorer
+from loan_platform.training.blending import fit_recipe
 from loan_platform.training.calibrate import fit_calibrator
-from loan_platform.training.evaluate import Evaluation, evaluate
+from loan_platform.training.evaluate import Evaluation, evaluate, evaluate_rows
+from loan_platform.training.families import module, task_of
 from loan_platform.training.guard import refuse_leaks
+from loan_platform.training.profit import profit_if_approved
+from loan_platform.training.recipe import Recipe, usual
+from loan_platform.training.reference import approved_reference
 from loan_platform.training.rows import Rows, TrainingError, known_rows, matured_months
-from loan_platform.training.split import PARTS, part
+from loan_platform.training.split import plan
 from loan_platform.training.threshold import choose_policy
 
-if TYPE_CHECKING:
-    from lightgbm import Booster
-
-# Chosen on credit_risk's real book, on the rows that do not judge (fit, calibrate, threshold) and
-# no others: five-fold cross-validation over max_bin 255, 511, 1023 x learning_rate 0.03, 0.05, 0.1
-# x num_leaves 15, 31, 63. Of those within one standard error of the least log loss (0.2709), this
-# one grows the smallest model: 770 trees of 15 leaves, log loss 0.2713. Fine bins matter most: 1023
-# instead of 255 takes 0.006 off the log loss. The other settings are usual ones, not searched.
-PARAMETERS: dict[str, float | int | str] = {
-    "objective": "binary",
-    "learning_rate": 0.05,
-    "num_leaves": 15,
-    "min_data_in_leaf": 20,
-    "max_bin": 1023,
-    "feature_fraction": 0.8,
-    "bagging_fraction": 0.9,
-    "bagging_freq": 1,
-}
-# A second thread saves a third of the time on an idle machine and multiplies it on a busy one,
-# where LightGBM's threads wait for each other at every split: 1.3 s became 10 s.
-THREADS = 1
-MOST_TREES = 2000
-PATIENCE = 50
 GOLDEN_ROWS = 16
 
 
@@ -63,49 +46,61 @@ def train(
     cleaned: dict[str, Path],
     as_of: dt.datetime,
     *,
+    raw: dict[str, Path] | None = None,
     reported: Path | None = None,
+    recipe: Recipe | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train one LightGBM on the cleaned months (key -> Parquet file), as known by `as_of`.
+    """Train by `recipe` on the cleaned months (key -> Parquet file), as known by `as_of`.
 
-    `reported`: every outcome ever reported, as `known_rows` takes it.
+    `raw`: the raw months, for what is measured by money, segment and group. `reported`: every
+    outcome ever reported. Both as `known_rows` takes them. Without a recipe, the usual one.
 
-    A trial model, fitted on the `fit` part, shows on the `calibrate` part how many trees to grow
-    and how its margin becomes a probability, and on the `threshold` part where the policy's
-    threshold lies. The model is then fitted again with that many trees on these three parts
-    together. The `judge` part is only measured on. Same rows, same contract: the same model.
+    A trial model, fitted on the plan's `fit` rows, shows on its `calibrate` rows how large each
+    ingredient grows and how the margin becomes a probability, and on its `threshold` rows where
+    the policy's threshold lies. The model is then fitted again to that size on all rows that do
+    not judge. The `judge` part is only measured on. Same rows, contract and recipe: the same model.
 
     Raises:
         TrainingError: there are too few rows, a part has only one class, a file lacks a column,
             an outcome was made by a model, a column gives the outcome away, simulated rows are
-            mixed with real ones, or the policy would approve nobody.
+            mixed with real ones, no profit is known where the policy asks for it, or the policy
+            would approve nobody.
     """
     say = progress or (lambda _: None)
-    rows = known_rows(contract, cleaned, as_of, reported=reported)
-    of_part = part(rows.application_id)
-    parts = {str(name): rows.where(of_part == name) for name in PARTS}
+    rows = known_rows(contract, cleaned, as_of, raw=raw, reported=reported)
+    used = plan(contract, rows)
+    fit, calibrate, threshold, judge, learn = (
+        rows.where(mask)
+        for mask in (used.fit, used.calibrate, used.threshold, used.judge, used.learn)
+    )
+    parts = {"fit": fit, "calibrate": calibrate, "threshold": threshold, "judge": judge}
     _refuse_too_little(contract, rows, parts, as_of)
     refuse_leaks(contract, cleaned, rows)
 
-    say(f"fitting a trial model on {len(parts['fit']):,} of {len(rows):,} rows")
-    trial = _fit(contract, parts["fit"], MOST_TREES, stop_on=parts["calibrate"])
-    trees = max(1, trial.best_iteration)
-    calibrator = fit_calibrator(_margin(trial, parts["calibrate"]), parts["calibrate"].outcome)
-    promised = calibrator.probability(_margin(trial, parts["threshold"]))
-    policy = choose_policy(contract.policy, parts["threshold"].outcome, promised)
+    say(f"fitting a trial model on {len(fit):,} of {len(rows):,} rows")
+    task = task_of(contract)
+    trial, grown = fit_recipe(
+        task,
+        recipe or usual(),
+        fit.matrix,
+        fit.outcome,
+        watch=(calibrate.matrix, calibrate.outcome),
+    )
+    calibrator = fit_calibrator(
+        trial.margin(calibrate.matrix), calibrate.outcome, seed=contract.training.seed
+    )
+    promised = calibrator.probability(trial.margin(threshold.matrix))
+    policy = choose_policy(
+        contract.policy, threshold.outcome, promised, profit_if_approved(contract, threshold)
+    )
     _refuse_to_approve_nobody(contract, policy, promised)
 
-    judge = parts["judge"]
-    learnt = rows.where(of_part != "judge")
-    say(f"fitting {trees} trees on {len(learnt):,} rows")
-    booster = _fit(contract, learnt, trees)
+    say(f"fitting {_told(grown)} on {len(learn):,} rows")
+    scorer, _ = fit_recipe(task, grown, learn.matrix, learn.outcome)
     say(f"judging on {len(judge):,} rows kept apart")
-    evaluation = evaluate(
-        judge.outcome,
-        calibrator.probability(_margin(booster, judge)),
-        policy,
-        confidence=contract.training.confidence,
-        seed=contract.training.seed,
+    evaluation = evaluate_rows(
+        contract, judge, calibrator.probability(scorer.margin(judge.matrix)), policy
     )
     months = matured_months(contract, rows, as_of)
     record = TrainingRecord(
@@ -114,24 +109,63 @@ def train(
         as_of=as_of,
         trained_through=months[-1],
         partitions=months,
-        rows={name: len(parts[name]) for name in parts},
+        rows={name: len(there) for name, there in parts.items()},
         metrics=evaluation.metrics,
-        parameters={**PARAMETERS, "trees": trees},
+        out_of_time={}
+        if used.unseen is None
+        else _out_of_time(contract, rows.where(used.unseen), trial, calibrator, policy),
+        parameters=_parameters(grown),
+        ingredients=[one.model_dump(mode="json") for one in grown.ingredients],
+        notes=list(used.notes),
         contract_hash=contract.contract_hash,
         data_hash=rows.data_hash,
-        environment=environment(),
+        environment=environment(scorer),
         simulated=rows.simulated,
         seed=contract.training.seed,
     )
+    approved = threshold.application_id[policy.decide(promised) == "approve"]
     bundle = Bundle(
         contract=contract,
         policy=policy,
         calibrator=calibrator,
         record=record,
-        booster_text=booster.model_to_string(),
-        golden=_golden_rows(learnt.matrix, contract.training.seed),
+        scorer=scorer,
+        golden=_golden_rows(learn.matrix, contract.training.seed),
+        reference=approved_reference(contract, cleaned, approved),
     )
     return Trained(bundle, evaluation)
+
+
+def _out_of_time(
+    contract: Contract, rows: Rows, trial: Scorer, calibrator: Calibrator, policy: Policy
+) -> dict[str, float]:
+    """Metrics of the trial model on judge rows of months newer than all it learnt from."""
+    return evaluate(
+        rows.outcome,
+        calibrator.probability(trial.margin(rows.matrix)),
+        policy,
+        profit=profit_if_approved(contract, rows),
+        confidence=contract.training.confidence,
+        seed=contract.training.seed,
+    ).metrics
+
+
+def _told(recipe: Recipe) -> str:
+    return ", ".join(f"{one.family} of size {one.size}" for one in recipe.ingredients)
+
+
+def _parameters(recipe: Recipe) -> dict[str, float | int | str]:
+    """What a tracker is told: every setting, with its ingredient's number where there are some."""
+    told: dict[str, float | int | str] = {}
+    for number, one in enumerate(recipe.ingredients, start=1):
+        before = f"{number}." if len(recipe.ingredients) > 1 else ""
+        settings = {**module(one.family).defaults(), **one.parameters}
+        named = {"family": one.family, "size": one.size, "weight": one.weight, **settings}
+        told |= {
+            before + name: value if isinstance(value, int | float | str) else str(value)
+            for name, value in named.items()
+        }
+    return told
 
 
 def _refuse_too_little(
@@ -161,43 +195,6 @@ def _refuse_to_approve_nobody(contract: Contract, policy: Policy, probability: n
             f"probability of default is {probability.min():.4g}; lower policy.refer_share, set "
             "policy.threshold: approval_rate, or end policy.bands.approve higher"
         )
-
-
-def _fit(contract: Contract, rows: Rows, trees: int, stop_on: Rows | None = None) -> Booster:
-    """Grow `trees` trees, or with `stop_on` as few as give these rows their least log loss."""
-    import lightgbm
-
-    parameters = {
-        **PARAMETERS,
-        "monotone_constraints": contract.monotone_directions,
-        "seed": contract.training.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": THREADS,
-        "verbosity": -1,
-    }
-    inputs = contract.model_inputs
-    dataset = lightgbm.Dataset(
-        rows.matrix,
-        rows.outcome,
-        categorical_feature=[inputs.index(name) for name in contract.categorical_inputs],
-        params=parameters,
-    )
-    if stop_on is None:
-        return lightgbm.train(parameters, dataset, trees)
-    return lightgbm.train(
-        parameters,
-        dataset,
-        trees,
-        valid_sets=[dataset.create_valid(stop_on.matrix, stop_on.outcome)],
-        callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
-    )
-
-
-def _margin(booster: Booster, rows: Rows) -> np.ndarray:
-    """Log-odds before calibration, of the best iteration where the booster has one."""
-    margin = booster.predict(rows.matrix, raw_score=True, num_threads=THREADS)
-    return np.asarray(margin)
 
 
 def _golden_rows(matrix: np.ndarray, seed: int) -> np.ndarray:

@@ -29,7 +29,10 @@ MONTHLY = {
     "feature_counts",
     "drift_report",
 }
-WHOLE = {"profile", "feature_bins", "trained_model", "champion", "baseline_stats", "loan_service"}
+WHOLE = {
+    *("profile", "feature_bins", "model_search", "trained_model"),
+    *("champion", "baseline_stats", "loan_service"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,8 @@ def test_the_asset_graph_is_the_one_people_were_promised(specs: dict[str, dg.Ass
         "profile": set(),
         "feature_bins": set(),
         "feature_counts": {"cleaned_features", "feature_bins"},
-        "trained_model": {"profile", "cleaned_features"},
+        "model_search": {"profile", "cleaned_features"},
+        "trained_model": {"profile", "cleaned_features", "model_search"},
         "champion": {"trained_model"},
         "baseline_stats": {"champion", "feature_counts"},
         "loan_service": {"champion"},
@@ -86,12 +90,14 @@ CONTRACT_CHECKS = ("types", "ranges", "categories", "nulls", "duplicates", "date
 def test_sensors_schedule_and_check(location: dg.Definitions):
     repository = location.get_repository_def()
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
-    assert {"credit_risk_retrain_on_drift", "partition_gaps"} <= set(sensors)
+    mine = {"credit_risk_retrain_on_drift", "credit_risk_champion_watch"}
+    assert mine | {"partition_gaps"} <= set(sensors)
     assert all(one.default_status is dg.DefaultSensorStatus.RUNNING for one in sensors.values())
     (schedule,) = repository.schedule_defs
     assert schedule.name == "credit_risk_current_months"
     checks = location.resolve_asset_graph().asset_check_keys
     assert {key.to_user_string() for key in checks} == {
+        "credit_risk/champion:alias_in_ledger",
         "credit_risk/drift_report:no_drift",
         "credit_risk/profile:no_leak",
         *(

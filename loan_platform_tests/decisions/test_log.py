@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from loan_platform.decisions import Decision, DecisionLog, read_decisions
+from loan_platform.decisions.database import decisions
 from loan_platform.engine.home import Home
 
 APPLIED = dt.datetime(2025, 3, 31, 23, 59, 59, 999999, tzinfo=dt.UTC)
@@ -34,6 +35,7 @@ def decision(number: int, applied_at: dt.datetime = APPLIED) -> Decision:
         label=number % 2,
         decision="refer",
         inputs='{"person_age": 31, "person_emp_length": null}',
+        reasons='[{"column": "person_age", "text": "Age: 31 years"}]',
     )
 
 
@@ -105,6 +107,68 @@ def test_workers_may_start_at_the_same_moment(store: Home) -> None:
         thread.join()
     assert not failures
     assert read_decisions(store, "book").num_rows == 6
+
+
+def older(store: Home) -> DecisionLog:
+    """A log with one decision, as it lay before decisions kept their reasons."""
+    log = DecisionLog(store, "book", worker=1)
+    log.append([decision(1)])
+    with log._engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE decisions DROP COLUMN reasons")
+    return log
+
+
+def test_a_log_of_an_older_version_is_read_and_gains_its_column(store: Home) -> None:
+    older(store).close()
+    [before] = read_decisions(store, "book").to_pylist()
+    assert before == asdict(decision(1)) | {
+        "decision_id": before["decision_id"],
+        "reasons": None,
+    }
+    DecisionLog(store, "book", worker=1).append([decision(2)])
+    told = read_decisions(store, "book")["reasons"].to_pylist()
+    assert told == [None, decision(2).reasons]
+
+
+def test_a_log_of_an_older_version_is_written_at_once(store: Home) -> None:
+    older(store).close()
+    DecisionLog(store, "book", worker=1).append([decision(2)])
+    assert read_decisions(store, "book")["reasons"].to_pylist() == [None, decision(2).reasons]
+
+
+def test_an_older_version_goes_on_writing_beside_a_newer_one(store: Home) -> None:
+    log = older(store)
+    read_decisions(store, "book")  # the newer one has been here
+    columns = [column for column in decisions.columns if column.name != "reasons"]
+    row = {name: value for name, value in asdict(decision(2)).items() if name != "reasons"}
+    with log._engine.begin() as connection:
+        old = sa.table("decisions", *(sa.column(c.name, c.type) for c in columns))
+        connection.execute(sa.insert(old), {**row, "portfolio": "book"})
+    assert read_decisions(store, "book")["reasons"].to_pylist() == [None, None]
+
+
+def test_several_may_meet_an_older_log_at_the_same_moment(store: Home) -> None:
+    older(store).close()
+    failures: list[Exception] = []
+    together = threading.Barrier(6)
+
+    def work(number: int) -> None:
+        together.wait()
+        try:
+            if number % 2:
+                DecisionLog(store, "book", worker=1).append([decision(number + 10)])
+            else:
+                read_decisions(store, "book")
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert read_decisions(store, "book").num_rows == 4
 
 
 def test_reading_nothing_gives_an_empty_table(home: Home) -> None:

@@ -25,7 +25,7 @@ from loan_platform.ingest.admission import admit
 from loan_platform.ingest.cleaning import clean, write_book_features
 from loan_platform.ingest.source import Location, SourceError, locate
 from loan_platform.ingest.staging import open_book
-from loan_platform.training.split import part
+from loan_platform.training.split import own_part
 from loan_platform_tests import home_loans
 from loan_platform_tests.ingest.taking_in import (
     DEALT,
@@ -113,7 +113,7 @@ def test_duplicates_may_be_kept_with_ids_of_their_own(small: Path, home: Home):
     assert (taken.rows, len(taken.accepted), taken.quarantined) == (4, 4, [])
     same = sorted(row["application_id"] for row in taken.accepted if row["amount"] == 5)
     assert same == [same[0], f"{same[0]}#copy-2", f"{same[0]}#copy-3"]
-    assert len(set(part(same))) == 1
+    assert len(set(own_part(same))) == 1
 
 
 def test_a_second_run_writes_the_same_bytes(small: Path, home: Home):

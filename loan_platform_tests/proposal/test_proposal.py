@@ -30,6 +30,7 @@ from loan_platform.ingest.staging import open_book
 from loan_platform.proposal.drafting import draft, lasting, portfolio_name, write_draft
 from loan_platform.proposal.propose import ProposalError, Wishes, propose
 from loan_platform.training import train
+from loan_platform.training.families import lightgbm
 from loan_platform_tests.proposal.sixth_book import write_sixth_book
 from loan_platform_tests.training.books import cleaned_table, write_months
 
@@ -340,7 +341,7 @@ def test_the_five_real_books(
     Held against the hand-written contracts on rows both admit: a sample of each book,
     learnt at a higher rate, as the difference is asked for and not the best model.
     """
-    monkeypatch.setitem(train.PARAMETERS, "learning_rate", 0.2)
+    monkeypatch.setitem(lightgbm.DEFAULTS, "learning_rate", 0.2)
     for name, (file, never) in LEAKS.items():
         drafted = draft(Source(path=file), name, Wishes(), quietly)
         contract = write_draft(drafted, tmp_path / name / "defs.yaml")

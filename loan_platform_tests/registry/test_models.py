@@ -18,6 +18,7 @@ from loan_platform.contract.request import request_model
 from loan_platform.engine.home import Home
 from loan_platform.engine.prepared import PreparedFeatures
 from loan_platform.model.bundle import BundleError, bundle_hash
+from loan_platform.model.scorers.lightgbm import LightGBM
 from loan_platform.registry.models import Registry, _signature, example_frame, predict_frame
 from loan_platform.registry.versions import RegistryError, Version, Versions
 from loan_platform.training.rows import known_rows
@@ -45,16 +46,46 @@ def test_a_training_is_a_run_with_everything_and_a_version(
     assert client.get_experiment(run.info.experiment_id).name == "home_loans"
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["dagster_run_id"] == "abc"
-    for name in ("auc", "auc_low", "auc_high", "log_loss"):
-        assert run.data.metrics[name] == trained.evaluation.metrics[name]
+    record = trained.bundle.record
+    newest = {f"out_of_time/{name}": value for name, value in record.out_of_time.items()}
+    assert run.data.metrics == {**trained.evaluation.metrics, **newest}
+    assert {"auc_low", "auc_high", "log_loss_low", "ks_high"} < set(run.data.metrics)
     assert run.data.params["learning_rate"] == "0.05"
+    assert run.data.params["partitions"] == ", ".join(record.partitions)
+    assert run.inputs
+    (data,) = run.inputs.dataset_inputs
+    assert data.dataset.digest == record.data_hash
+    # MLflow's page of a version shows what its logged model was told.
+    assert run.outputs
+    (made,) = run.outputs.model_outputs
+    model = client.get_logged_model(made.model_id)
+    assert {metric.key: metric.value for metric in model.metrics or []} == run.data.metrics
+    assert model.params == run.data.params
+
+    files = {file.path: file.is_dir for file in client.list_artifacts(run.info.run_id)}
+    assert {path for path, is_folder in files.items() if not is_folder} == {
+        *("by_month.json", "by_segment.json", "fairness.json", "model_card.html")
+    }
     pictures = {file.path for file in client.list_artifacts(run.info.run_id, "pictures")}
     assert pictures == {
         f"pictures/{name}.png"
-        for name in ("roc", "calibration", "score_distribution", "feature_importance")
+        for name in (
+            *("roc", "precision_recall", "calibration", "score_distribution"),
+            *("confusion_matrix", "lift", "feature_importance", "fairness"),
+        )
     }
+    table = json.loads(
+        Path(client.download_artifacts(run.info.run_id, "by_month.json")).read_text()
+    )
+    months = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [month["name"] for month in months] == [one.name for one in trained.evaluation.by_month]
+    assert months[0]["auc"] == pytest.approx(trained.evaluation.by_month[0].auc)
+    card = Path(client.download_artifacts(run.info.run_id, "model_card.html")).read_text()
+    assert card == registry.card("1").read_text()
+    assert run.info.run_id in card
+    assert "abc" in card
+    assert "version 1" in card
     tags = client.get_model_version("home_loans", version).tags
-    record = trained.bundle.record
     assert tags["contract_hash"] == record.contract_hash
     assert tags["policy_hash"] == trained.bundle.policy.policy_hash
     assert tags["trained_through"] == "2024-08"
@@ -67,9 +98,9 @@ def test_a_training_is_a_run_with_everything_and_a_version(
 def test_promote_load_and_download_give_the_bundle_that_was_registered(
     registry: Registry, trained: Trained, months: dict[str, Path], tmp_path: Path
 ) -> None:
-    first = registry.register(trained.bundle, trained.evaluation)
+    first = registry.register(trained.bundle, trained.evaluation, pictures={})
     registry.promote(first)
-    second = registry.register(trained.bundle, trained.evaluation)
+    second = registry.register(trained.bundle, trained.evaluation, pictures={})
     assert registry.version_of("champion") == first
     assert registry.version_of("challenger") == second
     matrix = known_rows(home_loans.contract(), months, AS_OF).matrix
@@ -86,8 +117,41 @@ def test_promote_load_and_download_give_the_bundle_that_was_registered(
         registry.load("9")
 
 
+def test_more_and_longer_parameters_than_mlflow_takes_at_once(
+    registry: Registry, trained: Trained
+) -> None:
+    many = {f"{number}.setting": number for number in range(150)} | {"long": "x" * 7000}
+    record = trained.bundle.record.model_copy(update={"parameters": many})
+    bundle = dataclasses.replace(trained.bundle, record=record)
+    version = registry.register(bundle, trained.evaluation, pictures={})
+    params = registry.client.get_run(registry.run_id(version)).data.params
+    assert params["149.setting"] == "149"
+    assert len(params) > 150
+    assert params["long"] == "x" * 5999 + "…"
+
+
+def test_a_version_says_which_protected_columns_it_uses_and_why(
+    registry: Registry, trained: Trained
+) -> None:
+    contract = trained.bundle.contract
+    columns = [
+        column.model_copy(update={"protected_accepted": "because"})
+        if column.name == "years_in_job"
+        else column
+        for column in contract.columns
+    ]
+    bundle = dataclasses.replace(
+        trained.bundle, contract=contract.model_copy(update={"columns": columns})
+    )
+    version = registry.register(bundle, trained.evaluation, pictures={})
+    found = registry.client.get_model_version("home_loans", version)
+    told = "used although it is protected: years_in_job: because"
+    assert found.tags["protected_accepted"] == told
+    assert found.description == told
+
+
 def test_polling_an_alias_is_cheap(registry: Registry, trained: Trained) -> None:
-    registry.promote(registry.register(trained.bundle, trained.evaluation))
+    registry.promote(registry.register(trained.bundle, trained.evaluation, pictures={}))
     took = []
     for _ in range(20):
         begin = time.process_time()
@@ -99,14 +163,14 @@ def test_polling_an_alias_is_cheap(registry: Registry, trained: Trained) -> None
 def test_a_version_with_a_damaged_bundle_never_becomes_champion(
     registry: Registry, trained: Trained, home: Home
 ) -> None:
-    good = registry.register(trained.bundle, trained.evaluation)
+    good = registry.register(trained.bundle, trained.evaluation, pictures={})
     registry.promote(good)
-    bad = registry.register(trained.bundle, trained.evaluation)
+    bad = registry.register(trained.bundle, trained.evaluation, pictures={})
     source = registry.client.get_model_version("home_loans", bad).source
     assert source is not None
-    file = Path(source.removeprefix("file://")) / "artifacts/bundle/booster.txt"
+    file = Path(source.removeprefix("file://")) / "artifacts/bundle/scorer-0.lightgbm"
     file.write_text(file.read_text().replace("leaf_value=", "leaf_value=1", 1))
-    with pytest.raises(BundleError, match=r"booster.txt: not the file that was saved"):
+    with pytest.raises(BundleError, match=r"scorer-0.lightgbm: not the file that was saved"):
         registry.promote(bad)
     assert registry.version_of("champion") == good
 
@@ -114,10 +178,10 @@ def test_a_version_with_a_damaged_bundle_never_becomes_champion(
 def test_a_training_that_cannot_be_stored_leaves_no_version_and_a_failed_run(
     registry: Registry, trained: Trained
 ) -> None:
-    registry.register(trained.bundle, trained.evaluation)
+    registry.register(trained.bundle, trained.evaluation, pictures={})
     short = dataclasses.replace(trained.bundle, golden=trained.bundle.golden[:, :2])
     with pytest.raises(ValueError, match="the matrix has shape"):
-        registry.register(short, trained.evaluation)
+        registry.register(short, trained.evaluation, pictures={})
     assert registry.version_of("challenger") == "1"
     experiment = registry.client.get_experiment_by_name("home_loans")
     assert experiment is not None
@@ -129,7 +193,7 @@ def test_a_training_that_cannot_be_stored_leaves_no_version_and_a_failed_run(
 def test_mlflow_itself_loads_the_champion_in_another_process(
     registry: Registry, trained: Trained, home: Home, tmp_path: Path
 ) -> None:
-    registry.promote(registry.register(trained.bundle, trained.evaluation))
+    registry.promote(registry.register(trained.bundle, trained.evaluation, pictures={}))
     frame = example_frame(trained.bundle)
     frame.to_pandas().to_parquet(tmp_path / "frame.parquet")
     subprocess.run(
@@ -188,7 +252,7 @@ def test_a_frame_may_hold_dates_texts_and_the_day_of_the_application(
     model = dataclasses.replace(
         bundles.bundle(credit_risk, trees=1),
         contract=contract,
-        booster_text=booster.model_to_string(),
+        scorer=LightGBM(booster.model_to_string()),
         golden=matrix[:5],
     )
     answered = predict_frame(model, pa.Table.from_pylist(inputs))

@@ -21,8 +21,10 @@ from loan_platform.contract.sql import features_sql
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_parquet
 from loan_platform.engine.prepared import ARROW_TYPES, PreparedFeatures
-from loan_platform.model.bundle import Bundle, Calibrator, TrainingRecord, environment
+from loan_platform.model.bundle import Bundle, TrainingRecord, environment
+from loan_platform.model.calibrator import Sigmoid
 from loan_platform.model.policy import Policy
+from loan_platform.model.scorers.lightgbm import LightGBM
 
 
 def applications(contract: Contract, rows: int, seed: int) -> list[dict[str, Value]]:
@@ -59,6 +61,7 @@ def bundle(contract: Contract, seed: int = 0, trees: int = 20) -> Bundle:
         lightgbm.Dataset(matrix, label),
         num_boost_round=trees,
     )
+    scorer = LightGBM(booster.model_to_string())
     now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     record = TrainingRecord(
         portfolio=contract.name,
@@ -71,17 +74,18 @@ def bundle(contract: Contract, seed: int = 0, trees: int = 20) -> Bundle:
         parameters={},
         contract_hash=contract.contract_hash,
         data_hash="0" * 12,
-        environment=environment(),
+        environment=environment(scorer),
         simulated=True,
         seed=seed,
     )
     return Bundle(
         contract=contract,
         policy=Policy.banded(0.3 + seed / 1000, 0.2, 0.4),
-        calibrator=Calibrator(slope=1.0 + seed / 100, intercept=0.0),
+        calibrator=Sigmoid(slope=1.0 + seed / 100, intercept=0.0),
         record=record,
-        booster_text=booster.model_to_string(),
+        scorer=scorer,
         golden=matrix[:5],
+        reference={},
     )
 
 

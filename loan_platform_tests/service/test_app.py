@@ -24,6 +24,7 @@ from loan_platform.contract.request import example
 from loan_platform.decisions import read_decisions
 from loan_platform.engine.home import Home
 from loan_platform.engine.prepared import PreparedFeatures
+from loan_platform.model.scorers.lightgbm import LightGBM
 from loan_platform_tests.contract.test_request import JSON, VALID
 from loan_platform_tests.service.bundles import applications, bundle, overflowing
 from loan_platform_tests.service.conftest import Desk
@@ -60,6 +61,7 @@ def test_a_decision_tells_all_that_made_it_and_is_on_the_log(
     assert answer["policy_hash"] == champion.bundle.policy.policy_hash
     assert before <= dt.datetime.fromisoformat(answer["decided_at"]) <= dt.datetime.now(dt.UTC)
     assert json.loads(logged.pop("inputs")) == row
+    assert json.loads(logged.pop("reasons")) == answer.pop("reasons")
     assert logged.pop("applied_at") == dt.datetime(2025, 3, 5, 10, tzinfo=dt.UTC)
     assert logged.pop("decided_at") == dt.datetime.fromisoformat(answer.pop("decided_at"))
     assert logged == answer
@@ -237,7 +239,7 @@ def test_a_failure_here_is_told_by_number_and_logged_without_values(
     credit_risk: Contract,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    broken = replace(champion, bundle=replace(champion.bundle, booster_text="no model"))
+    broken = replace(champion, bundle=replace(champion.bundle, scorer=LightGBM("no model")))
     desk = open_desk(broken)
     with caplog.at_level(logging.DEBUG):
         response = desk.predict({**example(credit_risk), "person_income": 987654.25})
@@ -288,7 +290,8 @@ def test_the_description_fits_what_is_served(desk: Desk, credit_risk: Contract) 
     jsonschema.validate(content["example"], schemas["Application"])
     response = desk.predict(content["example"])
     assert response.status_code == 200
-    jsonschema.validate(response.json(), schemas["Decision"])
+    as_described = document | {"$ref": "#/components/schemas/Decision"}
+    jsonschema.validate(response.json(), as_described)
     jsonschema.validate(desk.predict({}).json(), schemas["Refusal"])
 
 

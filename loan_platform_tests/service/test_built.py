@@ -10,19 +10,22 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from bento.build import stage
 from loan_platform.contract import Contract
 from loan_platform.contract.request import Value, example
 from loan_platform.decisions import read_decisions
 from loan_platform.engine.home import Home
-from loan_platform.model.bundle import Bundle
+from loan_platform.model.bundle import Bundle, environment
 from loan_platform.registry.models import Registry
+from loan_platform.training import families
 from loan_platform.training.rows import known_rows
 from loan_platform.training.train import train
 from loan_platform_tests.engine.test_prepared import awkward
@@ -96,13 +99,33 @@ def test_building_tells_where_the_bento_lies(built: dict[str, Any], credit_risk:
     assert "//" not in re.sub(r"^#.*$", "", requirements, flags=re.MULTILINE), "no address in it"
 
 
+def test_a_bento_is_given_what_its_model_needs_of_the_extra(
+    credit_risk: Contract, tmp_path: Path
+) -> None:
+    pytest.importorskip("xgboost", reason="needs xgboost, of the extra [families]")
+    one, task = bundle(credit_risk), families.task_of(credit_risk)
+    matrix = np.tile(one.golden, (20, 1))
+    outcome = np.arange(len(matrix)) % 2
+    scorer = families.module("xgboost").fit(task, matrix, outcome, {}, size=2).scorer
+    record = one.record.model_copy(update={"environment": environment(scorer)})
+    replace(one, scorer=scorer, record=record).save(tmp_path / "bundle")
+    for folder, saved in (("xgboost", tmp_path / "bundle"), ("lightgbm", tmp_path / "plain")):
+        (tmp_path / folder).mkdir()
+        if folder == "lightgbm":
+            one.save(saved)
+        stage(tmp_path / folder, "credit_risk", saved, "1")
+        requirements = (tmp_path / folder / "requirements.txt").read_text()
+        assert ("\nxgboost-cpu==" in requirements) == (folder == "xgboost")
+        assert "\nlightgbm==" in requirements
+
+
 def test_a_bundle_that_cannot_be_served_is_not_built(saved: Path, tmp_path: Path) -> None:
     run = run_build(tmp_path, saved, "cars")
     assert run.returncode == 1
     assert "a bundle of credit_risk, not of cars" in run.stderr
     damaged = tmp_path / "damaged"
     shutil.copytree(saved, damaged)
-    (damaged / "booster.txt").write_text("no model")
+    (damaged / "scorer-0.lightgbm").write_text("no model")
     run = run_build(tmp_path, damaged, "credit_risk")
     assert run.returncode == 1
     assert "not the file that was saved" in run.stderr

@@ -73,7 +73,7 @@ def test_one_that_does_not_load_leaves_the_old_one_and_is_told(
 ) -> None:
     shelf.alias = "1"
     champions.look(shelf)
-    (shelf.folder / "2" / "booster.txt").write_text("damaged")
+    (shelf.folder / "2" / "scorer-0.lightgbm").write_text("damaged")
     shelf.alias = "2"
     with caplog.at_level(logging.WARNING):
         champions.look(shelf)

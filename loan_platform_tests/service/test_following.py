@@ -57,18 +57,18 @@ def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
         versions = [register(registry, made) for made in bundles]
         registry.promote(versions[0])
         # An answer of /health is one worker's; each says in the log when it has followed.
-        server.wait(lambda _: log.read_text().count(FOLLOWED) == WORKERS, 60)
+        server.wait(lambda _: log.read_text().count(FOLLOWED) == WORKERS, 120)
         matrix, _ = PreparedFeatures(credit_risk).evaluate(rows)
         expected = {
             version: made.probability(matrix)
             for version, made in zip(versions, bundles, strict=True)
         }
         with Load(server.url, rows, clients=8) as load:
-            load.wait(answers=50, seconds=30)
+            load.wait(answers=50, seconds=60)
             for swap in range(SWAPS):
                 version = versions[(swap + 1) % 2]
                 registry.promote(version)
-                server.wait(says(version), 20)
+                server.wait(says(version), 60)
     assert not load.refused
     assert not load.broken
     for row, answer in load.answers:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -8,11 +10,15 @@ from sklearn import metrics
 from loan_platform.model.policy import Policy
 from loan_platform.training.evaluate import (
     auc_interval,
+    auc_of_few,
     calibration_error,
     evaluate,
+    evaluate_rows,
     resamples,
     weighted_auc,
 )
+from loan_platform_tests import home_loans
+from loan_platform_tests.training.books import made_rows
 
 
 def scored(count: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +50,9 @@ def test_measures_are_those_of_sklearn_and_scipy(ties: bool) -> None:
         "precision": metrics.precision_score(outcome, label),
         "recall": metrics.recall_score(outcome, label),
         "accuracy": metrics.accuracy_score(outcome, label),
+        "f1": metrics.f1_score(outcome, label),
+        "specificity": metrics.recall_score(outcome, label, pos_label=0),
+        "bad_rate_approved": outcome[probability < 0.2].mean(),
         "decline_share": (policy.decide(probability) == "decline").mean(),
     }
     for name, value in expected.items():
@@ -97,3 +106,105 @@ def test_calibration_error_is_the_gap_between_promise_and_outcome() -> None:
     probability = np.repeat([0.1, 0.9], 500)
     outcome = np.tile([1, 0, 0, 0, 0, 0, 0, 0, 0, 0], 100)
     assert calibration_error(outcome, probability) == pytest.approx((0.0 + 0.8) / 2)
+
+
+def test_every_metric_has_an_interval_and_it_is_scipys() -> None:
+    outcome, probability = scored(600, seed=6)
+    money = np.where(outcome == 1, -0.6, 0.165)
+    found = evaluate(outcome, probability, Policy.banded(0.3, 0.25, 0.35), profit=money).metrics
+    counts = {"rows", "threshold"} | {f"{t}_{s}s" for t in ("true", "false") for s in SIDES}
+    for name in {name for name in found if not name.endswith(("_low", "_high"))} - counts:
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
+        assert found[f"{name}_low"] < found[f"{name}_high"], name
+    statistics = {
+        "pr_auc": metrics.average_precision_score,
+        "f1": lambda y, p: metrics.f1_score(y, p >= 0.3),
+        "profit_per_loan": lambda y, p: (np.where(y == 1, -0.6, 0.165) * (p < 0.25)).mean(),
+    }
+    for name, statistic in statistics.items():
+        peer = stats.bootstrap(
+            (outcome, probability),
+            statistic,
+            paired=True,
+            vectorized=False,
+            n_resamples=200,
+            method="percentile",
+            rng=np.random.default_rng(2),
+        )
+        width = found[f"{name}_high"] - found[f"{name}_low"]
+        low, high = peer.confidence_interval
+        assert abs(found[f"{name}_low"] - low) < 0.25 * width, name
+        assert abs(found[f"{name}_high"] - high) < 0.25 * width, name
+
+
+SIDES = ("positive", "negative")
+
+
+def test_the_intervals_of_what_noise_inflates_cover_the_truth() -> None:
+    """The error of right promises is 0, which no percentile of a bootstrap would ever say."""
+    policy = Policy.banded(0.3, 0.2, 0.4)
+    outcome, probability = scored(200_000, seed=5)
+    ks = stats.ks_2samp(probability[outcome == 1], probability[outcome == 0]).statistic
+    covered = {"right": 0, "ks": 0, "off": 0}
+    for seed in range(20):
+        outcome, probability = scored(500, seed=200 + seed)
+        found = evaluate(outcome, probability, policy, confidence=0.9, seed=seed).metrics
+        covered["right"] += found["calibration_error_low"] == 0
+        covered["ks"] += found["ks_low"] <= ks <= found["ks_high"]
+        promised = np.minimum(probability + 0.08, 1)
+        off = evaluate(outcome, promised, policy, confidence=0.9, seed=seed).metrics
+        covered["off"] += 0.01 < off["calibration_error_low"] < 0.08 < off["calibration_error_high"]
+    assert covered["right"] >= 18
+    assert covered["ks"] >= 16  # 18 expected
+    assert covered["off"] >= 16
+
+
+def test_delongs_interval_is_the_bootstraps_and_knows_when_it_cannot_be_told() -> None:
+    outcome, probability = scored(1500, seed=7, ties=True)
+    area, low, high = auc_of_few(outcome, probability, 0.95)
+    assert area == pytest.approx(metrics.roc_auc_score(outcome, probability), abs=1e-12)
+    assert low is not None
+    assert high is not None
+    resampled = auc_interval(outcome, probability, 0.95, seed=0)
+    assert (low, high) == pytest.approx(resampled, abs=0.1 * (high - low))
+    perfect = np.arange(20) >= 10
+    assert auc_of_few(perfect.astype(int), np.arange(20.0), 0.95) == (1.0, None, None)
+    few = np.append(np.zeros(20, dtype=int), [1, 1])
+    assert auc_of_few(few, np.arange(22.0)[::-1] % 21, 0.95)[1:] == (None, None)
+    assert auc_of_few(np.zeros(5, dtype=int), np.arange(5.0), 0.95) == (None, None, None)
+
+
+def test_months_and_segments_are_measured_by_themselves() -> None:
+    outcome, probability = scored(3000, seed=8)
+    reasons = np.array(["purchase", "parent's home", None], dtype=object)[np.arange(3000) % 3]
+    days = np.array(["2024-01-05", "2024-02-05"])[np.arange(3000) % 2]
+    rows = made_rows(
+        [f"H-{number:05d}" for number in range(3000)],
+        applied_at=days,
+        outcome=outcome,
+        beside={"reason": reasons, "sex": np.array(["f", "m"], dtype=object)[outcome]},
+    )
+    rows.beside["reason"][5] = 'a "second" home'  # one person, of whom nothing is told
+    policy = Policy.banded(0.3, 0.2, 0.4)
+    found = evaluate_rows(home_loans.contract(), rows, probability, policy)
+    assert [one.name for one in found.by_month] == ["2024-01", "2024-02"]
+    names = [one.name for one in found.by_segment["reason"]]
+    assert names == ["purchase", "parent's home", "missing"]
+    assert [one.rows for one in found.by_segment["reason"]] == [1000, 1000, 999]
+    first, slice_ = rows.month == "2024-01", found.by_month[0]
+    y, p = outcome[first], probability[first]
+    assert slice_.rows == 1500
+    assert slice_.bad_rate == pytest.approx(y.mean())
+    assert slice_.promised == pytest.approx(p.mean())
+    assert slice_.auc == pytest.approx(metrics.roc_auc_score(y, p))
+    assert slice_.log_loss == pytest.approx(metrics.log_loss(y, p))
+    assert slice_.approved_share == pytest.approx((p < 0.2).mean())
+    assert found.metrics == evaluate(outcome, probability, policy, seed=7).metrics
+    assert [one.column for one in found.fairness] == ["sex"]
+
+
+def test_thirty_thousand_rows_are_measured_in_less_than_two_seconds() -> None:
+    outcome, probability = scored(30_000, seed=9)
+    began = time.process_time()
+    evaluate(outcome, probability, Policy.banded(0.3, 0.25, 0.35), profit=probability)
+    assert time.process_time() - began < 2

@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from sklearn.metrics import roc_curve
+from sklearn.metrics import f1_score, roc_curve
 
 from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.model.policy import Policy
-from loan_platform.training.threshold import choose_policy, youden
+from loan_platform.training import TrainingError
+from loan_platform.training.threshold import best_f1, choose_policy, most_profitable, youden
 from loan_platform_tests import home_loans
 
 
@@ -24,6 +25,57 @@ def test_youden_is_the_threshold_farthest_above_chance(
     outcome, probability = scores
     alarmed, found, thresholds = roc_curve(outcome, probability, drop_intermediate=False)
     assert youden(outcome, probability) == thresholds[np.argmax(found - alarmed)]
+
+
+def test_f1_and_profit_are_the_best_of_every_threshold_there_is(
+    scores: tuple[np.ndarray, np.ndarray],
+) -> None:
+    outcome, probability = scores[0][:400], scores[1][:400]
+    every = [*np.unique(probability), 1.0]
+    f1 = [f1_score(outcome, probability >= one, zero_division=0) for one in every]
+    assert f1[every.index(best_f1(outcome, probability))] == max(f1)
+
+    money = np.random.default_rng(1).normal(0.4, 1, 400) * np.where(outcome == 1, -3, 1)
+    total = [money[probability < one].sum() for one in every]
+    assert total[every.index(most_profitable(money, probability))] == pytest.approx(max(total))
+
+
+def test_each_has_the_optimum_that_theory_gives_where_promises_are_kept() -> None:
+    """Youden: the bad rate. F1: half of itself (Z. C. Lipton and others, 2014). Profit: where a
+    loan's expected gain is its expected loss."""
+    random = np.random.default_rng(5)
+    probability = random.beta(1, 3, 400_000)
+    outcome = (random.random(400_000) < probability).astype(np.int64)
+    assert youden(outcome, probability) == pytest.approx(0.25, abs=0.02)
+    best = best_f1(outcome, probability)
+    assert best == pytest.approx(f1_score(outcome, probability >= best) / 2, abs=0.015)
+    gain, loss = 0.165, 0.6
+    money = np.where(outcome == 1, -loss, gain)
+    assert most_profitable(money, probability) == pytest.approx(gain / (gain + loss), abs=0.02)
+
+
+def test_profit_approves_everybody_who_pays_and_nobody_who_costs() -> None:
+    probability = np.array([0.1, 0.2, 0.2, 0.4])
+    assert most_profitable(np.array([5.0, 1.0, 1.0, 2.0]), probability) == 1.0
+    assert most_profitable(np.array([-5.0, -1.0, -1.0, -2.0]), probability) == 0.1
+    # Loans of one probability are approved together or not at all.
+    assert most_profitable(np.array([5.0, 9.0, -10.0, -1.0]), probability) == 0.2
+
+
+def test_the_contract_says_which_threshold(scores: tuple[np.ndarray, np.ndarray]) -> None:
+    outcome, probability = scores
+    money = np.where(outcome == 1, -0.6, 0.165)
+    chosen = {"f1": best_f1(outcome, probability), "profit": most_profitable(money, probability)}
+    for name, threshold in chosen.items():
+        settings = PolicySettings.model_validate(
+            {"threshold": name, "profit": {"amount": "amount", "rate": 0.11}}
+        )
+        policy = choose_policy(settings, outcome, probability, money)
+        assert policy.threshold == threshold
+        assert shares(policy, probability)["refer"] == pytest.approx(0.1, abs=0.005)
+    assert len({*chosen.values(), youden(outcome, probability)}) == 3
+    with pytest.raises(TrainingError, match="materialize raw_loans again, or choose another"):
+        choose_policy(settings, outcome, probability)
 
 
 def shares(policy: Policy, probability: np.ndarray) -> dict[str, float]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from loan_platform.contract import Contract
+from loan_platform.contract.settings import Family
 from loan_platform.model.scorers import Scorer
 
 if TYPE_CHECKING:
@@ -74,6 +77,51 @@ class FamilyModule(Protocol):
         """Fit to `size`, or with `watch` to the size of least log loss on these rows.
 
         `parameters` over `defaults()`. `report(step, log_loss)` is called while it grows, and may
-        raise `optuna.TrialPruned`.
+        raise `optuna.TrialPruned`. The same rows in the same order give the same scorer.
         """
         ...
+
+
+def task_of(contract: Contract) -> Task:
+    """What a family has to know of a portfolio."""
+    training = contract.training
+    return Task(
+        names=tuple(contract.model_inputs),
+        categories={name: len(of) for name, of in contract.categorical_inputs.items()},
+        monotone=tuple(contract.monotone_directions),
+        balanced=training.class_weight == "balanced",
+        seed=training.seed,
+    )
+
+
+def module(name: Family) -> FamilyModule:
+    """The module of a family."""
+    from loan_platform.training.families import (
+        catboost,
+        gradient_boosting,
+        hist_gradient_boosting,
+        lightgbm,
+        logistic,
+        neural_net,
+        random_forest,
+        xgboost,
+    )
+
+    modules: dict[str, FamilyModule] = {
+        "lightgbm": lightgbm,
+        "random_forest": random_forest,
+        "gradient_boosting": gradient_boosting,
+        "hist_gradient_boosting": hist_gradient_boosting,
+        "logistic": logistic,
+        "neural_net": neural_net,
+        "xgboost": xgboost,
+        "catboost": catboost,
+    }
+    return modules[name]
+
+
+def not_installed(library: str) -> str | None:
+    """Why a family of the extra cannot be used, or None where its library is there."""
+    if find_spec(library):
+        return None
+    return f"{library} is not installed; pip install 'loan-platform[families]'"

@@ -1,0 +1,80 @@
+"""scikit-learn's random forest. Its monotone constraints allow no gaps, so these are filled.
+
+Here: settings. Not here: encoding (`pipelines`), asking it (`model.scorers.sklearn`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families.pipelines import directions, encoder, filled, fitted
+
+if TYPE_CHECKING:
+    import optuna
+
+# Each tree sees a part of the rows, as trees of all rows cost much and add little.
+DEFAULTS: dict[str, Any] = {"min_samples_leaf": 5, "max_features": 0.3, "max_samples": 0.5}
+SIZES = range(40, 241, 40)
+
+
+def defaults() -> dict[str, Any]:
+    return dict(DEFAULTS)
+
+
+def suggest(trial: optuna.Trial) -> dict[str, Any]:
+    return {
+        "min_samples_leaf": trial.suggest_int("min_samples_leaf", 2, 50, log=True),
+        "max_features": trial.suggest_float("max_features", 0.15, 0.6),
+        "max_samples": trial.suggest_float("max_samples", 0.3, 0.8),
+    }
+
+
+def unable(task: Task) -> str | None:
+    del task
+    return None
+
+
+def fit(
+    task: Task,
+    matrix: np.ndarray,
+    outcome: np.ndarray,
+    parameters: dict[str, Any],
+    *,
+    size: int | None = None,
+    watch: Watched | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> Fitted:
+    from sklearn.ensemble import RandomForestClassifier
+
+    def model_of(columns: int) -> Any:
+        return RandomForestClassifier(
+            **{**DEFAULTS, **parameters},
+            monotonic_cst=directions(task, matrix, columns),
+            random_state=task.seed,
+            n_jobs=1,
+            warm_start=True,
+        )
+
+    return fitted(
+        task,
+        encoder(task, matrix, filled()),
+        model_of,
+        _extend,
+        matrix,
+        outcome,
+        sizes=SIZES,
+        patience=1,
+        size=size,
+        watch=watch,
+        report=report,
+    )
+
+
+def _extend(
+    model: Any, size: int, encoded: np.ndarray, outcome: np.ndarray, weights: np.ndarray | None
+) -> None:
+    model.set_params(n_estimators=size).fit(encoded, outcome, sample_weight=weights)
