@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from loan_platform.engine.home import PROJECT_ROOT, Home
 
 MODEL_ASSETS = ("trained_model", "champion", "baseline_stats", "loan_service")
 DECIDED_BY = "loan-platform/champion"
+WAITS = "no champion yet: a person promotes the first one, as the asset champion says"
 
 
 def champion_assets(contract: Contract) -> list[dg.AssetsDefinition]:
@@ -207,14 +209,19 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
         deps=["champion", "feature_counts"],
     )
 
-    @dg.multi_asset(name=f"{contract.name}_baseline_stats", specs=[spec])
-    def baseline_stats(home: dg.ResourceParam[Home]) -> dg.MaterializeResult[Any]:
+    @dg.multi_asset(name=f"{contract.name}_baseline_stats", specs=[_may_wait(spec)])
+    def baseline_stats(
+        context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         from loan_platform.drift.counts import total
         from loan_platform.drift.report import baseline_profile
         from loan_platform.registry.models import Registry
 
         registry = Registry(home, contract.name)
         version = _champion_version(contract, registry)
+        if version is None:
+            context.log.info(WAITS)
+            return
         record = registry.load(version).record
         months = record.partitions
         bins = read_bins(contract, home)
@@ -227,7 +234,7 @@ def _baseline_stats(contract: Contract) -> dg.AssetsDefinition:
         }
         counted = baseline.schema.metadata or {}  # in which bins
         write_parquet(baseline.replace_schema_metadata({**counted, **origin}), path)
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 **file_metadata(path, len(baseline)),
                 "champion_version": version,
@@ -266,9 +273,19 @@ def counts_of(contract: Contract, home: Home, bins: Any, months: list[str]) -> l
     return tables
 
 
-def _champion_version(contract: Contract, registry: Any) -> str:
+def _may_wait(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """An asset of the champion: nothing is made of it while a person has not promoted one."""
+    return spec.replace_attributes(skippable=True)
+
+
+def _champion_version(contract: Contract, registry: Any) -> str | None:
+    """The champion; None where the first one waits for a person.
+
+    Raises:
+        dg.Failure: there is none, and nobody is waited for.
+    """
     version: str | None = registry.version_of("champion")
-    if version is None:
+    if version is None and contract.promotion.mode == "automatic":
         raise dg.Failure(
             f"{contract.name} has no champion; materialize {contract.name}/trained_model and "
             f"{contract.name}/champion first.",
@@ -286,17 +303,20 @@ def _loan_service(contract: Contract) -> dg.AssetsDefinition:
         deps=["champion"],
     )
 
-    @dg.multi_asset(name=f"{contract.name}_loan_service", specs=[spec])
+    @dg.multi_asset(name=f"{contract.name}_loan_service", specs=[_may_wait(spec)])
     def loan_service(
         context: dg.AssetExecutionContext, home: dg.ResourceParam[Home]
-    ) -> dg.MaterializeResult[Any]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         from loan_platform.registry.models import Registry
 
         registry = Registry(home, contract.name)
         version = _champion_version(contract, registry)
+        if version is None:
+            context.log.info(WAITS)
+            return
         built = build_bento(contract, home, registry, version)
         context.log.info(f"built {built['tag']}")
-        return dg.MaterializeResult(
+        yield dg.MaterializeResult(
             metadata={
                 "bento_tag": built["tag"],
                 "path": dg.MetadataValue.path(built["path"]),

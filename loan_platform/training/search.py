@@ -66,6 +66,16 @@ FIRST: tuple[tuple[Family, dict[str, Any]], ...] = (
             "max_cat_to_onehot": 50,
         },
     ),
+    (  # for books in which little is to be seen
+        "lightgbm",
+        {
+            "learning_rate": 0.03,
+            "feature_fraction": 0.3,
+            "min_data_in_leaf": 100,
+            "lambda_l2": 20.0,
+            "max_bin": 255,
+        },
+    ),
     ("hist_gradient_boosting", {}),
     ("lightgbm", {"learning_rate": 0.1, "num_leaves": 7}),
     ("xgboost", {}),

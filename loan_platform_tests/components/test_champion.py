@@ -14,7 +14,7 @@ import dagster as dg
 import numpy as np
 import pytest
 
-from loan_platform.components.champion import champion_assets, serve_command
+from loan_platform.components.champion import MODEL_ASSETS, champion_assets, serve_command
 from loan_platform.contract import Contract
 from loan_platform.engine.home import Home
 from loan_platform.model.calibrator import Sigmoid
@@ -50,6 +50,13 @@ def decided(home: Home, contract: Contract) -> dict[str, Any]:
     return {name: value.value for name, value in made.metadata.items()}
 
 
+def waiting(home: Home, contract: Contract) -> set[str]:
+    """What a run of champion and all that is made of it makes; it succeeds."""
+    assets = [one for one in champion_assets(contract) if one.key.path[-1] in MODEL_ASSETS[1:]]
+    result = dg.materialize(assets, resources={"home": home})
+    return {key.path[-1] for e in result.get_asset_materialization_events() if (key := e.asset_key)}
+
+
 def in_mode(mode: str) -> Contract:
     return home_loans.contract(promotion={"mode": mode})
 
@@ -73,10 +80,11 @@ def test_a_verdict_is_left_to_people_where_the_contract_says_so(
     assert f"`loan-platform promote {NAME} --version 1 --by NAME`" in manual["next_step"]
     assert manual["champion_version"] == "none"
     assert taken_in.version_of("champion") is None
+    assert waiting(home, in_mode("manual")) == {"champion"}
     two = decided(home, in_mode("two_person"))
     assert two["decision"] == "proposed"
     assert f"`loan-platform approve {NAME} --by ANOTHER-NAME`" in two["next_step"]
-    assert [entry.event for entry in ledger.entries()] == ["proposed", "proposed"]
+    assert [entry.event for entry in ledger.entries()] == ["proposed"] * 3
     # The verdict in the ledger is what lets the person promote.
     promote(taken_in, ledger, "1", by="Ada")
     assert taken_in.version_of("champion") == "1"

@@ -7,6 +7,7 @@ looked at as the service looks at it.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from loan_platform.engine.home import PROJECT_ROOT
 from loan_platform.registry import moves
 from loan_platform.registry.ledger import Ledger
 from loan_platform.registry.models import Registry
+from loan_platform_tests.conftest import FOREIGN
 from loan_platform_tests.registry.made import add_version, move_by_hand
 from loan_platform_tests.registry.made import saved as saved
 from loan_platform_tests.training.conftest import AS_OF
@@ -78,9 +80,12 @@ def workers(
     tmp_path_factory: pytest.TempPathFactory, empty_store: Path
 ) -> Iterator[subprocess.Popen[str]]:
     folder = str(tmp_path_factory.mktemp("workers"))
+    # They outlive a test, and what MLflow leaves in the environment of this process is not theirs.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     with subprocess.Popen(
         [sys.executable, "-m", "loan_platform_tests.registry.killed", folder, str(empty_store)],
         cwd=PROJECT_ROOT,
+        env=clean,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -48,7 +48,7 @@ def suggest(trial: optuna.Trial) -> dict[str, Any]:
         "learning_rate": trial.suggest_float("learning_rate", 0.02, 0.1, log=True),
         "num_leaves": trial.suggest_int("num_leaves", 7, 63, log=True),
         "min_data_in_leaf": trial.suggest_int("min_data_in_leaf", 5, 200, log=True),
-        "max_bin": trial.suggest_categorical("max_bin", [255, 511, 1023]),
+        "max_bin": trial.suggest_categorical("max_bin", [255, 1023, 4095]),
         "feature_fraction": trial.suggest_float("feature_fraction", 0.4, 1.0),
         "bagging_fraction": trial.suggest_float("bagging_fraction", 0.6, 1.0),
         "lambda_l2": trial.suggest_float("lambda_l2", 1e-3, 30.0, log=True),
