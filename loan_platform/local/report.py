@@ -56,7 +56,7 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
                 (
                     f"{told.month} retrained",
                     f"version {told.retrain.version} {told.retrain.decision}: "
-                    + told.retrain.reasons[-1].removeprefix(f"{told.retrain.decision}: "),
+                    + told.retrain.reasons[-1].removeprefix(f"{told.retrain.decision} by "),
                 )
             )
     changes = [told.retrain for told in story.months if told.retrain]
