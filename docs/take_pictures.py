@@ -30,7 +30,14 @@ def main(dagster: str, home: str) -> None:
         _shoot(page, f"{dagster}/assets/{PORTFOLIO}/drift_report?view=overview", "drift_report", 6)
         page.set_viewport_size({"width": 1100, "height": 1500})
         _shoot(page, (Path(home) / "report.html").absolute().as_uri(), "report", 1)
+        page.set_viewport_size({"width": 1100, "height": 1300})
+        newest = max((Path(home) / "data" / PORTFOLIO / "cards").glob("*.html"), key=_version)
+        _shoot(page, newest.absolute().as_uri(), "model_card", 1)
         browser.close()
+
+
+def _version(card: Path) -> int:
+    return int(card.stem.rpartition("-")[2])
 
 
 def _shoot(page: Page, url: str, name: str, seconds: float) -> None:

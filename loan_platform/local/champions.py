@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from loan_platform.registry.models import Registry
 
 USER = "LOAN_PLATFORM_USER"
+LONG_REASON = 120  # letters, in a column of a terminal
 
 
 def promote(
@@ -231,7 +232,7 @@ def _table(entries: list[Entry]) -> object:
             entry.from_version or "-",
             entry.to_version or "-",
             escape(entry.by),
-            escape(entry.reason),
+            escape(_in_short(entry.reason)),
             entry.hash[:12],
         )
     return table
@@ -278,3 +279,8 @@ def _proof(ledger: Ledger, broken: Break | None, seen: str) -> str:
     return (
         f"{len(entries)} entries, each as it was written; the last is sealed {last.hash[:16]}{seen}"
     )
+
+
+def _in_short(reason: str) -> str:
+    """The end of a long verdict, where the rule that decided stands; `--json` has all of it."""
+    return reason if len(reason) <= LONG_REASON else f"… {reason.rpartition('; ')[2]}"
