@@ -27,6 +27,7 @@ def stores(request, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # four minutes on a slow machine
 def test_a_shift_leads_to_a_new_champion_that_the_running_service_follows(
     home, credit_risk, stores, tmp_path
 ):
@@ -38,7 +39,7 @@ def test_a_shift_leads_to_a_new_champion_that_the_running_service_follows(
         cwd=elsewhere,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=540,
         check=False,
     )
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
