@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loan_platform.training.families import Fitted, Task, Watched
-from loan_platform.training.families.pipelines import encoder, filled, fitted, keeps_no_direction
+from loan_platform.training.families.pipelines import (
+    encoder,
+    filled,
+    fitted,
+    grow,
+    keeps_no_direction,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +72,7 @@ def fit(
         task,
         encoder(task, matrix, filled()),
         model_of,
-        _extend,
+        grow("n_estimators"),
         matrix,
         outcome,
         sizes=SIZES,
@@ -75,9 +81,3 @@ def fit(
         watch=watch,
         report=report,
     )
-
-
-def _extend(
-    model: Any, size: int, encoded: np.ndarray, outcome: np.ndarray, weights: np.ndarray | None
-) -> None:
-    model.set_params(n_estimators=size).fit(encoded, outcome, sample_weight=weights)

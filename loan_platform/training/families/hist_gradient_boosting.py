@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loan_platform.training.families import Fitted, Task, Watched
-from loan_platform.training.families.pipelines import directions, encoder, fitted
+from loan_platform.training.families.pipelines import directions, encoder, fitted, grow
 
 if TYPE_CHECKING:
     import optuna
@@ -76,7 +76,7 @@ def fit(
         task,
         encoder(task, matrix, as_it_is),
         model_of,
-        _extend,
+        grow("max_iter"),
         matrix,
         outcome,
         sizes=SIZES,
@@ -85,9 +85,3 @@ def fit(
         watch=watch,
         report=report,
     )
-
-
-def _extend(
-    model: Any, size: int, encoded: np.ndarray, outcome: np.ndarray, weights: np.ndarray | None
-) -> None:
-    model.set_params(max_iter=size).fit(encoded, outcome, sample_weight=weights)

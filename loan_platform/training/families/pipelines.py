@@ -71,6 +71,17 @@ def keeps_no_direction(task: Task, what: str) -> str | None:
     )
 
 
+def grow(counted_by: str) -> Callable[[Any, int, np.ndarray, np.ndarray, np.ndarray | None], None]:
+    """Growing a model with `warm_start` on, where the parameter `counted_by` is its size."""
+
+    def extend(
+        model: Any, size: int, encoded: np.ndarray, outcome: np.ndarray, weights: np.ndarray | None
+    ) -> None:
+        model.set_params(**{counted_by: size}).fit(encoded, outcome, sample_weight=weights)
+
+    return extend
+
+
 def fitted(
     task: Task,
     encoding: Any,

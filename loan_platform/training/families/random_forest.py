@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loan_platform.training.families import Fitted, Task, Watched
-from loan_platform.training.families.pipelines import directions, encoder, filled, fitted
+from loan_platform.training.families.pipelines import directions, encoder, filled, fitted, grow
 
 if TYPE_CHECKING:
     import optuna
@@ -63,7 +63,7 @@ def fit(
         task,
         encoder(task, matrix, filled()),
         model_of,
-        _extend,
+        grow("n_estimators"),
         matrix,
         outcome,
         sizes=SIZES,
@@ -72,9 +72,3 @@ def fit(
         watch=watch,
         report=report,
     )
-
-
-def _extend(
-    model: Any, size: int, encoded: np.ndarray, outcome: np.ndarray, weights: np.ndarray | None
-) -> None:
-    model.set_params(n_estimators=size).fit(encoded, outcome, sample_weight=weights)
