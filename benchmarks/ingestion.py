@@ -118,15 +118,9 @@ def take_in_duckdb(contract: Contract, bins: Any, folder: Path) -> dict[str, Any
     return _found(rows["raw_loans"], rows["refused"], cells)
 
 
-def _over(top: Any, bottom: Any) -> Any:
-    return top / bottom.where(bottom != 0)
-
-
 PANDAS_FEATURES: dict[str, dict[str, Callable[[Any], Any]]] = {
     "credit_risk": {
-        "loan_to_income": lambda d: _over(d.loan_amnt, d.person_income),
-        "employed_share_of_life": lambda d: _over(d.person_emp_length, d.person_age),
-        "income_per_year_of_age": lambda d: _over(d.person_income, d.person_age),
+        "loan_to_income": lambda d: d.loan_amnt / d.person_income.where(d.person_income != 0),
     }
 }
 

@@ -10,13 +10,18 @@ seconds and sizes, and whether the goals are reached.
     ... --rivals lightgbm catboost autogluon --autogluon-python /path/to/python
 
 Needs the extras [families] and, for AutoGluon, [bench]: in this Python or in another one.
+
+Here: what is run, one after the other, and the report. Not here: a run itself (`ours`, `rivals`),
+the rows (`splits`), or the figures (`compare`).
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +58,9 @@ def main() -> None:
     parser.add_argument("--autogluon-python", default=sys.executable)
     parser.add_argument("--autogluon-minutes", type=float, default=4.0, help="for each split")
     parser.add_argument("--autogluon-preset", default="best_quality")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the rivals' answers; what is there is not asked again"
+    )
     options = parser.parse_args()
     books = Path(os.environ.get("LOAN_DATA_DIR", "."))
     if not (books / "credit_risk.csv.gz").is_file():
@@ -120,12 +128,14 @@ def _run(
     ours = [sys.executable, "-m", "benchmarks.quality.ours", name, str(folder)]
     months = ["--months", str(folder / "months")] if kind == "own" else []
     script = str(Path(rivals.__file__))
+    rows = _digest(folder)
     answers: dict[str, list[tuple[np.ndarray, dict[str, Any]]]] = {}
     for seed in options.seeds:
 
         def rival(system: str, python: str, *more: str, seed: int = seed) -> None:
             command = [python, script, system, str(folder), str(seed), *more]
-            answers.setdefault(system, []).append(_answer(command, folder, system))
+            kept = options.keep and options.keep / "-".join([rows, system, str(seed), *more[1::2]])
+            answers.setdefault(system, []).append(_answer(command, folder, system, kept))
 
         asked = [*ours, str(seed), "--books", str(books), *months]
         answers.setdefault("ours", []).append(_answer(asked, folder, "ours"))
@@ -143,7 +153,33 @@ def _run(
     return results
 
 
-def _answer(command: Sequence[str], folder: Path, system: str) -> tuple[np.ndarray, dict[str, Any]]:
+def _digest(folder: Path) -> str:
+    """Of what every system is given."""
+    digest = hashlib.sha256((folder / "task.json").read_bytes())
+    with np.load(folder / "rows.npz") as rows:
+        for name in sorted(rows):
+            digest.update(np.ascontiguousarray(rows[name]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _answer(
+    command: Sequence[str], folder: Path, system: str, kept: Path | None = None
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """What a system says of the judged rows, and what it cost; in `kept`, once it is known."""
+    names = (f"{system}.npy", f"{system}.json")
+    if kept and (kept / names[-1]).is_file():
+        folder = kept
+    else:
+        _run_one(command, system)
+        if kept:
+            kept.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                shutil.copy(folder / name, kept / name)
+    told = json.loads((folder / names[1]).read_text(encoding="utf-8"))
+    return np.load(folder / names[0]), told
+
+
+def _run_one(command: Sequence[str], system: str) -> None:
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -154,8 +190,6 @@ def _answer(command: Sequence[str], folder: Path, system: str) -> tuple[np.ndarr
     )
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-    told = json.loads((folder / f"{system}.json").read_text(encoding="utf-8"))
-    return np.load(folder / f"{system}.npy"), told
 
 
 def _result(answers: Sequence[tuple[np.ndarray, dict[str, Any]]]) -> Result:

@@ -18,20 +18,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from benchmarks.quality import splits
 from benchmarks.quality.rivals import cpu_seconds
 from loan_platform.contract.portfolios import contract_of
 from loan_platform.model.scorers import Scorer
 from loan_platform.model.scorers.blend import Blend
-from loan_platform.training.blending import fit_recipe
+from loan_platform.training.blending import cross_fitted, fit_recipe
 from loan_platform.training.calibrate import fit_calibrator
 from loan_platform.training.recipe import Recipe
 from loan_platform.training.search import search, search_rows
 from loan_platform.training.train import train
-
-FOLDS = 3  # of the cross-fitting
 
 
 def on_rows(split: splits.Split, seed: int) -> tuple[np.ndarray, Recipe, Scorer]:
@@ -39,12 +36,7 @@ def on_rows(split: splits.Split, seed: int) -> tuple[np.ndarray, Recipe, Scorer]
     task = dataclasses.replace(split.task, seed=seed)
     matrix, outcome = split.matrix[split.learn], split.outcome[split.learn]
     recipe = search_rows(task, matrix, outcome, split.search, progress=say)
-    margin = np.empty(len(outcome))
-    for rest, held in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(
-        matrix, outcome
-    ):
-        trial, _ = fit_recipe(task, recipe, matrix[rest], outcome[rest])
-        margin[held] = trial.margin(matrix[held])
+    margin = cross_fitted(task, recipe, matrix, outcome, np.arange(len(outcome)))
     alike = split.like_judged
     calibrator = fit_calibrator(margin[alike], outcome[alike], seed=seed)
     scorer, _ = fit_recipe(task, recipe, matrix, outcome)

@@ -4,8 +4,8 @@ The weights are those of a logistic regression on the models' margins with no sl
 to sum to 1: the slope they have together is the calibrator's to find (`training.calibrate`). A
 weight below 0 would turn a true reason of its model into a false one of the blend.
 
-Here: weights, choosing members, fitting a recipe. Not here: the trials (`search`), or asking the
-models together (`model.scorers.blend`).
+Here: weights, choosing members, fitting a recipe once or fold by fold. Not here: the trials
+(`search`), or asking the models together (`model.scorers.blend`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ import numpy as np
 
 from loan_platform.model.scorers import Scorer
 from loan_platform.model.scorers.blend import Blend
-from loan_platform.training.families import Fitted, Task, Watched, module
+from loan_platform.training.families import Fit, Fitted, Task, Watched, module
 from loan_platform.training.recipe import Ingredient, Recipe
+from loan_platform.training.split import folds
 
 LEAST_WEIGHT = 0.05
 """A member with less is left out: it would cost every request more than it brings."""
 NOISE = 1.645
 """Standard errors that a gain has to be above 0: one-sided 5 %."""
+FOLDS = 3
+"""Of a cross-fitting."""
 WORKERS = 2
 """Fits at once, each in one thread: the libraries work outside Python's lock."""
 
@@ -186,14 +189,10 @@ def fit_recipe(
     """
 
     def fit(one: Ingredient) -> Fitted:
-        return module(one.family).fit(
-            task,
-            matrix,
-            outcome,
-            one.parameters,
-            size=one.size,
-            watch=watch if one.size is None else None,
-        )
+        until = one.size or watch
+        if until is None:
+            raise ValueError(f"the recipe has no size for {one.family}: give it, or rows to watch")
+        return module(one.family).fit(Fit(task, matrix, outcome, until), one.parameters)
 
     with ThreadPoolExecutor(WORKERS) as workers:
         fitted = list(workers.map(fit, recipe.ingredients))
@@ -205,3 +204,23 @@ def fit_recipe(
     weights = tuple(one.weight for one in grown)
     scorer = Blend(scorers, weights) if len(scorers) > 1 else scorers[0]
     return scorer, recipe.model_copy(update={"ingredients": grown})
+
+
+def cross_fitted(
+    task: Task, recipe: Recipe, matrix: np.ndarray, outcome: np.ndarray, copies_of: np.ndarray
+) -> np.ndarray:
+    """Margin of each row, shape (n,), of a model by `recipe` that was not fitted on it.
+
+    `matrix` (n, inputs) and `outcome` (n,). Rows of one value of `copies_of` (n,) are in one fold.
+    """
+    fold = folds(outcome, copies_of, FOLDS, task.seed)
+    margin = np.empty(len(outcome))
+
+    def ask(number: int) -> None:
+        held = fold == number
+        scorer, _ = fit_recipe(task, recipe, matrix[~held], outcome[~held])
+        margin[held] = scorer.margin(matrix[held])
+
+    with ThreadPoolExecutor(WORKERS) as workers:
+        list(workers.map(ask, range(FOLDS)))
+    return margin

@@ -352,15 +352,6 @@ def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def auc_interval(
-    outcome: np.ndarray, score: np.ndarray, confidence: float, seed: int, count: int = RESAMPLES
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the AUC over rows."""
-    chunks = resamples(len(outcome), count, seed)
-    values = np.concatenate([weighted_auc(outcome, score, counts) for counts in chunks])
-    return interval(values, confidence)
-
-
 def log_losses(outcome: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Negative log-likelihood of each outcome, in nats, shape (n,)."""
     smallest = np.finfo(np.float64).eps

@@ -26,7 +26,7 @@ from loan_platform.contract import Contract
 from loan_platform.contract.settings import Family, Search
 from loan_platform.training import split
 from loan_platform.training.blending import WORKERS, Candidate, choose, fit_recipe
-from loan_platform.training.families import Task, module, task_of
+from loan_platform.training.families import Task, Watched, module, task_of
 from loan_platform.training.guard import refuse_leaks
 from loan_platform.training.recipe import Ingredient, Recipe, Tried
 from loan_platform.training.rows import TrainingError, known_rows
@@ -37,7 +37,6 @@ from loan_platform.training.trial import (
     Fold,
     Question,
     Stopped,
-    folds,
     grown_size,
     may_serve,
     measure,
@@ -84,6 +83,11 @@ FIRST: tuple[tuple[Family, dict[str, Any]], ...] = (
     ("random_forest", {}),
     ("neural_net", {}),
 )
+DRAWN: tuple[Family, ...] = ("lightgbm", "xgboost", "catboost")
+"""Families whose trees are of rows and columns drawn at random."""
+DRAWS = 2
+"""So many of the best settings given are fitted again from other draws: the mean of two such models
+is better than either, most of all where there is little to be seen."""
 MOST_ROWS = 40_000
 """Rows that trials are measured on; settings that are better on these are better on more."""
 SIZING_FOLDS = 5
@@ -186,7 +190,7 @@ def search_rows(
         task=task,
         matrix=matrix[tried_on],
         outcome=outcome[tried_on],
-        fold=folds(outcome[tried_on], names[tried_on], settings.folds, task.seed),
+        fold=split.folds(outcome[tried_on], names[tried_on], settings.folds, task.seed),
         settings=settings,
         families=families,
         given=tuple(one for one in FIRST if one[0] in families),
@@ -222,7 +226,7 @@ def _try(question: Question, study: Study, tracker: Tracker | None, say: Progres
 
     So the settings proposed do not depend on the number of cores, or on which trial ends first.
     """
-    settings, given = question.settings, question.given
+    settings = question.settings
     began = time.monotonic()
     done = {one.place for one in study.tried()}
     if done:
@@ -241,13 +245,12 @@ def _try(question: Question, study: Study, tracker: Tracker | None, say: Progres
                     say(f"no further trial: the {settings.minutes:g} minutes are over")
                     return
                 next_ones = [one for one in range(1, settings.trials + 1) if one not in done]
-                pair = [one for one in next_ones if (one - 1) // 2 == (next_ones[0] - 1) // 2]
-                so_far = study.tried()
+                before, last = _pair(next_ones[0], len(question.given))
+                pair = [one for one in next_ones if one <= last]
+                so_far = [one for one in study.tried() if one.place <= before]
                 worth = _worth_tuning(question, so_far)
                 asked = [
-                    study.ask(place, question.families, *given[place - 1])
-                    if place <= len(given)
-                    else study.ask(place, question.families, _next(question, so_far, place))
+                    study.ask(place, question.families, *_asked(question, so_far, place))
                     for place in pair
                 ]
                 plans = [plan for plan in asked if plan is not None]
@@ -264,6 +267,17 @@ def _try(question: Question, study: Study, tracker: Tracker | None, say: Progres
             question.stopped.set()
 
 
+def _pair(place: int, given: int) -> tuple[int, int]:
+    """How many places lie before the pair of a place, and its last place.
+
+    The last of those given has none beside it where their number is odd: what follows depends on
+    all of them.
+    """
+    start = 0 if place <= given else given
+    before = start + (place - 1 - start) // 2 * 2
+    return before, min(before + 2, given) if place <= given else before + 2
+
+
 def _able(tried: Sequence[Tried]) -> list[Tried]:
     """The trials that may be chosen."""
     return [
@@ -277,6 +291,24 @@ def _worth_tuning(question: Question, tried: Sequence[Tried]) -> list[Family]:
     """Families whose models may be chosen, or all of them where none is: rivals are not tuned."""
     able = {one.family for one in _able(tried)}
     return [one for one in question.families if one in able or not able]
+
+
+def _asked(
+    question: Question, tried: Sequence[Tried], place: int
+) -> tuple[Family, dict[str, Any] | None]:
+    """The family of a place and, where they are not to be proposed, its settings."""
+    if place <= len(question.given):
+        return question.given[place - 1]
+    draw = place - len(question.given)
+    given = [one for one in _able(tried) if one.place <= len(question.given)]
+    drawn = sorted(
+        (one for one in given if one.family in DRAWN),
+        key=lambda one: (question.loss(one.figures), one.place),
+    )
+    if draw <= len(drawn[:DRAWS]):
+        again = drawn[draw - 1]
+        return again.family, {**again.parameters, "seed": question.task.seed + 1}
+    return _next(question, tried, place), None
 
 
 def _next(question: Question, tried: Sequence[Tried], place: int) -> Family:
@@ -302,7 +334,7 @@ def _run(
     One fold of a trial is enough where its model could not be chosen anyway, and of settings that
     were proposed where it tells that they are no better than most.
     """
-    every, given = range(question.settings.folds), len(question.given)
+    every, given = range(question.settings.folds), len(question.given) + DRAWS
 
     def begin(plan: Plan, numbers: Sequence[int]) -> list[Future[Fold]]:
         return [workers.submit(measure, question, plan, number) for number in numbers]
@@ -383,7 +415,7 @@ def _sized(
     refit_rows: int,
 ) -> Recipe:
     """The recipe with sizes found on all rows: those that suited a sample of them are too small."""
-    held = folds(outcome, copies_of, SIZING_FOLDS, task.seed) == 0
+    held = split.folds(outcome, copies_of, SIZING_FOLDS, task.seed) == 0
     unsized = [
         one.model_copy(update={"size": None}) if one.family in GROWN else one
         for one in recipe.ingredients
@@ -393,7 +425,7 @@ def _sized(
         recipe.model_copy(update={"ingredients": unsized}),
         matrix[~held],
         outcome[~held],
-        watch=(matrix[held], outcome[held]),
+        watch=Watched(matrix[held], outcome[held]),
     )
     growth = refit_rows / int((~held).sum())
     sized = [

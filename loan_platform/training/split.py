@@ -3,8 +3,8 @@
 With time there is a second question: which of the rows that do not judge come first (`plan`).
 docs/training.md says why the judge part is by hash all the same.
 
-Here: the four parts, and the plan of a training. Not here: which rows there are (`rows`), or what
-is done with the parts (`train`).
+Here: the four parts, the plan of a training, and folds. Not here: which rows there are (`rows`),
+or what is done with the parts (`train`).
 """
 
 from __future__ import annotations
@@ -134,6 +134,20 @@ def first_copies(rows: Rows) -> np.ndarray:
     for position in np.argsort(rows.applied_at, kind="stable").tolist():  # rows lie by id
         found[position] = first.setdefault(keys[position], position)
     return found
+
+
+def folds(outcome: np.ndarray, copies_of: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Fold of each row, 0 to `count` - 1, shape (n,): equal shares of bad and of good loans.
+
+    Rows of one value of `copies_of` are in one fold.
+    """
+    _, first, which = np.unique(copies_of, return_index=True, return_inverse=True)
+    random = np.random.default_rng(seed)
+    fold = np.empty(len(first), dtype=np.int64)
+    for label in (0, 1):
+        members = random.permutation(np.flatnonzero(outcome[first] == label))
+        fold[members] = np.arange(len(members)) % count
+    return fold[which]
 
 
 def _hundredth(application_id: str) -> int:

@@ -18,16 +18,16 @@ from loan_platform.model.bundle import Bundle, TrainingRecord, environment
 from loan_platform.model.calibrator import Calibrator
 from loan_platform.model.policy import Policy
 from loan_platform.model.scorers import Scorer
-from loan_platform.training.blending import fit_recipe
+from loan_platform.training.blending import cross_fitted, fit_recipe
 from loan_platform.training.calibrate import fit_calibrator
 from loan_platform.training.evaluate import Evaluation, evaluate, evaluate_rows
-from loan_platform.training.families import module, task_of
+from loan_platform.training.families import Task, Watched, module, task_of
 from loan_platform.training.guard import refuse_leaks
 from loan_platform.training.profit import profit_if_approved
 from loan_platform.training.recipe import Recipe, usual
 from loan_platform.training.reference import approved_reference
 from loan_platform.training.rows import Rows, TrainingError, known_rows, matured_months
-from loan_platform.training.split import plan
+from loan_platform.training.split import Plan, first_copies, plan
 from loan_platform.training.threshold import choose_policy
 
 GOLDEN_ROWS = 16
@@ -57,9 +57,10 @@ def train(
     outcome ever reported. Both as `known_rows` takes them. Without a recipe, the usual one.
 
     A trial model, fitted on the plan's `fit` rows, shows on its `calibrate` rows how large each
-    ingredient grows and how the margin becomes a probability, and on its `threshold` rows where
-    the policy's threshold lies. The model is then fitted again to that size on all rows that do
-    not judge. The `judge` part is only measured on. Same rows, contract and recipe: the same model.
+    ingredient grows and, by time, how the margin becomes a probability; by hash, cross-fitting
+    shows that on both. On its `threshold` rows it shows where the policy's threshold lies. The
+    model is then fitted again to that size on all rows that do not judge. The `judge` part is only
+    measured on. Same rows, contract and recipe: the same model.
 
     Raises:
         TrainingError: there are too few rows, a part has only one class, a file lacks a column,
@@ -85,10 +86,11 @@ def train(
         recipe or usual(),
         fit.matrix,
         fit.outcome,
-        watch=(calibrate.matrix, calibrate.outcome),
+        watch=Watched(calibrate.matrix, calibrate.outcome),
     )
+    say("calibrating on rows it has not learnt from")
     calibrator = fit_calibrator(
-        trial.margin(calibrate.matrix), calibrate.outcome, seed=contract.training.seed
+        *_held_out_margins(task, grown, trial, rows, used), seed=contract.training.seed
     )
     promised = calibrator.probability(trial.margin(threshold.matrix))
     policy = choose_policy(
@@ -134,6 +136,21 @@ def train(
         reference=approved_reference(contract, cleaned, approved),
     )
     return Trained(bundle, evaluation)
+
+
+def _held_out_margins(
+    task: Task, recipe: Recipe, trial: Scorer, rows: Rows, used: Plan
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margins of models that had not learnt from the row, and outcomes, to calibrate on: (n,).
+
+    By time, the trial model's of later months. By hash there are no later ones, and cross-fitting
+    gives the rows of the fit part as well, seven times as many.
+    """
+    if used.since is not None:
+        later = rows.where(used.calibrate)
+        return trial.margin(later.matrix), later.outcome
+    both = rows.where(used.fit | used.calibrate)
+    return cross_fitted(task, recipe, both.matrix, both.outcome, first_copies(both)), both.outcome
 
 
 def _out_of_time(

@@ -20,7 +20,8 @@ import numpy as np
 from loan_platform.contract.settings import Family, Search
 from loan_platform.model.scorers import Scorer
 from loan_platform.training.blending import held_out_losses
-from loan_platform.training.families import Task, module
+from loan_platform.training.families import Fit, Task, Watched, module
+from loan_platform.training.split import folds
 from loan_platform.training.study import Plan
 
 MOST_ROW_MS = 1.0
@@ -137,14 +138,9 @@ def measure(question: Question, plan: Plan, number: int) -> Fold:
     began = time.time()
     held = question.fold == number
     rows, outcome = question.matrix[held], question.outcome[held]
-    fitted = module(plan.family).fit(
-        question.task,
-        question.matrix[~held],
-        question.outcome[~held],
-        plan.parameters,
-        watch=(rows, outcome),
-        report=go_on,
-    )
+    watched = Watched(rows, outcome, go_on)
+    asked = Fit(question.task, question.matrix[~held], question.outcome[~held], until=watched)
+    fitted = module(plan.family).fit(asked, plan.parameters)
     margin = fitted.scorer.margin(rows)
     if not np.isfinite(margin).all():
         raise ValueError("some of its margins are not numbers")
@@ -169,20 +165,6 @@ def row_ms(scorer: Scorer, matrix: np.ndarray) -> float:
 def may_serve(exact: bool, row_ms: float) -> bool:
     """Whether a model's reasons would be exact, and a row cheap enough."""
     return exact and row_ms <= MOST_ROW_MS
-
-
-def folds(outcome: np.ndarray, copies_of: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Fold of each row, 0 to `count` - 1, shape (n,): equal shares of bad and of good loans.
-
-    Rows of one value of `copies_of` are in one fold.
-    """
-    _, first, which = np.unique(copies_of, return_index=True, return_inverse=True)
-    random = np.random.default_rng(seed)
-    fold = np.empty(len(first), dtype=np.int64)
-    for label in (0, 1):
-        members = random.permutation(np.flatnonzero(outcome[first] == label))
-        fold[members] = np.arange(len(members)) % count
-    return fold[which]
 
 
 def grown_size(family: Family, sizes: Sequence[int], growth: float) -> int:

@@ -23,7 +23,7 @@ from loan_platform.model.bundle import Bundle, TrainingRecord
 from loan_platform.model.calibrator import Sigmoid
 from loan_platform.model.policy import Policy
 from loan_platform.model.reasons import Reasons
-from loan_platform.training.families import module, task_of
+from loan_platform.training.families import Fit, module, task_of
 from loan_platform.training.reference import approved_reference
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -108,7 +108,7 @@ def trained_on(contract: Contract, months: dict[str, Path], size: int) -> Bundle
     )
     matrix = np.column_stack([np.asarray(cleaned[name]) for name in contract.model_inputs])
     outcome = np.asarray(cleaned["outcome"])
-    scorer = module("lightgbm").fit(task_of(contract), matrix, outcome, {}, size=size).scorer
+    scorer = module("lightgbm").fit(Fit(task_of(contract), matrix, outcome, until=size), {}).scorer
     bundle = bundle_of(contract, scorer, {})
     low, high = np.quantile(bundle.probability(matrix), [0.57, 0.67]).tolist()
     bundle = replace(bundle, policy=Policy.banded(high, low, high))

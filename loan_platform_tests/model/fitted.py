@@ -15,7 +15,7 @@ import pytest
 from loan_platform.contract.settings import Family
 from loan_platform.model.scorers import Scorer
 from loan_platform.training import families
-from loan_platform.training.families import Task
+from loan_platform.training.families import Fit, Task
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 EXTRA = ("xgboost", "catboost")
@@ -64,7 +64,7 @@ def book(rows: int = 1200, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 @functools.cache
 def scorer(family: Family, size: int = 8) -> Scorer:
     needs(family)
-    return families.module(family).fit(task_for(family), *book(), {}, size=size).scorer
+    return families.module(family).fit(Fit(task_for(family), *book(), until=size), {}).scorer
 
 
 def fresh(rows: int = 400) -> np.ndarray:

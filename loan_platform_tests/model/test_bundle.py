@@ -179,10 +179,9 @@ def blended(contract: Contract) -> Bundle:
     for at, name in enumerate(task.names):
         if name in task.categories:
             matrix[:, at] = np.nan_to_num(matrix[:, at]) % task.categories[name] // 1
-    outcome = (matrix[:, 0] > 15).astype(np.int64)
+    asked = families.Fit(task, matrix, (matrix[:, 0] > 15).astype(np.int64), until=3)
     card, forest = (
-        families.module(family).fit(task, matrix, outcome, {}, size=3).scorer
-        for family in ("logistic", "random_forest")
+        families.module(family).fit(asked, {}).scorer for family in ("logistic", "random_forest")
     )
     return dataclasses.replace(
         one, scorer=Blend((one.scorer, card, forest), (0.5, 0.25, 0.25)), golden=matrix[:8]

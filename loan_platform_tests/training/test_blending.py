@@ -3,19 +3,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from loan_platform.training.blending import (
     LEAST_WEIGHT,
     Candidate,
     Mix,
     choose,
+    cross_fitted,
     fit_recipe,
     held_out_losses,
     slopes,
     surely_lower,
 )
-from loan_platform.training.families import Task
+from loan_platform.training.families import Task, Watched
 from loan_platform.training.recipe import Ingredient, Recipe
 
 
@@ -108,7 +109,7 @@ def test_a_recipe_is_fitted_to_the_sizes_it_has_or_finds() -> None:
     task = Task(("a", "b", "c"), {}, (0, 0, 0), balanced=False, seed=1)
     deep = Ingredient(family="lightgbm", parameters={"num_leaves": 7}, size=12, weight=0.25)
     free = Ingredient(family="lightgbm", weight=0.75)
-    watch = (matrix[600:], outcome[600:])
+    watch = Watched(matrix[600:], outcome[600:])
     blend, grown = fit_recipe(
         task, Recipe(ingredients=[deep, free]), matrix[:600], outcome[:600], watch=watch
     )
@@ -124,3 +125,27 @@ def test_a_recipe_is_fitted_to_the_sizes_it_has_or_finds() -> None:
     ]
     expected = 0.25 * parts[0].margin(matrix) + 0.75 * parts[1].margin(matrix)
     np.testing.assert_allclose(blend.margin(matrix), expected, atol=1e-12)
+
+
+def test_without_a_size_and_without_rows_to_watch_nothing_is_guessed() -> None:
+    task = Task(("a",), {}, (0,), balanced=False, seed=1)
+    unsized = Recipe(ingredients=[Ingredient(family="lightgbm")])
+    with pytest.raises(ValueError, match="no size for lightgbm: give it, or rows to watch"):
+        fit_recipe(task, unsized, np.arange(20.0)[:, None], np.arange(20) % 2)
+
+
+def test_cross_fitting_asks_no_model_about_a_row_or_a_copy_it_has_learnt() -> None:
+    """A model that knows every row by heart says nothing of outcomes drawn by chance."""
+    random = np.random.default_rng(4)
+    own = random.normal(size=(600, 2))
+    matrix, copies_of = np.vstack([own, own]), np.tile(np.arange(600), 2)
+    outcome = random.integers(0, 2, 600)[copies_of]
+    task = Task(("a", "b"), {}, (0, 0), balanced=False, seed=1)
+    heart = {"num_leaves": 63, "min_data_in_leaf": 1, "learning_rate": 0.3}
+    recipe = Recipe(ingredients=[Ingredient(family="lightgbm", parameters=heart, size=60)])
+    scorer, _ = fit_recipe(task, recipe, matrix, outcome)
+    assert roc_auc_score(outcome, scorer.margin(matrix)) > 0.99
+    margin = cross_fitted(task, recipe, matrix, outcome, copies_of)
+    assert 0.42 < roc_auc_score(outcome, margin) < 0.58
+    leaking = cross_fitted(task, recipe, matrix, outcome, np.arange(1200))
+    assert roc_auc_score(outcome, leaking) > 0.6, "with copies in other folds it would know"

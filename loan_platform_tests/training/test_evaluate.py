@@ -8,8 +8,8 @@ from scipy import stats
 from sklearn import metrics
 
 from loan_platform.model.policy import Policy
+from loan_platform.training import evaluate as evaluating
 from loan_platform.training.evaluate import (
-    auc_interval,
     auc_of_few,
     calibration_error,
     evaluate,
@@ -20,6 +20,8 @@ from loan_platform.training.evaluate import (
 from loan_platform_tests import home_loans
 from loan_platform_tests.training.books import made_rows
 
+POLICY = Policy.banded(0.3, 0.2, 0.4)
+
 
 def scored(count: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
@@ -28,11 +30,17 @@ def scored(count: int, seed: int, ties: bool = False) -> tuple[np.ndarray, np.nd
     return outcome, np.round(probability, 1) if ties else probability
 
 
+def auc_interval(
+    outcome: np.ndarray, probability: np.ndarray, confidence: float, seed: int
+) -> tuple[float, float]:
+    found = evaluate(outcome, probability, POLICY, confidence=confidence, seed=seed).metrics
+    return found["auc_low"], found["auc_high"]
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_measures_are_those_of_sklearn_and_scipy(ties: bool) -> None:
     outcome, probability = scored(2000, seed=1, ties=ties)
-    policy = Policy.banded(0.3, 0.2, 0.4)
-    found = evaluate(outcome, probability, policy).metrics
+    found = evaluate(outcome, probability, POLICY).metrics
     bad, good = probability[outcome == 1], probability[outcome == 0]
     label = (probability >= 0.3).astype(int)
     (clear, alarm), (missed, hit) = metrics.confusion_matrix(outcome, label)
@@ -53,7 +61,7 @@ def test_measures_are_those_of_sklearn_and_scipy(ties: bool) -> None:
         "f1": metrics.f1_score(outcome, label),
         "specificity": metrics.recall_score(outcome, label, pos_label=0),
         "bad_rate_approved": outcome[probability < 0.2].mean(),
-        "decline_share": (policy.decide(probability) == "decline").mean(),
+        "decline_share": (POLICY.decide(probability) == "decline").mean(),
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, abs=1e-9), name
@@ -78,7 +86,9 @@ def test_a_resample_with_one_class_has_no_auc_and_does_not_count() -> None:
     assert auc_interval(outcome, probability, 0.95, seed=0) == (1.0, 1.0)
 
 
-def test_the_interval_of_the_auc_is_scipys_bootstrap_and_covers_the_truth() -> None:
+def test_the_interval_of_the_auc_is_scipys_bootstrap_and_covers_the_truth(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     outcome, probability = scored(800, seed=4)
     low, high = auc_interval(outcome, probability, 0.95, seed=0)
     independent = stats.bootstrap(
@@ -95,9 +105,10 @@ def test_the_interval_of_the_auc_is_scipys_bootstrap_and_covers_the_truth() -> N
     assert abs(high - independent.high) < 0.12 * width
 
     truth = metrics.roc_auc_score(*scored(400_000, seed=5))
+    monkeypatch.setattr(evaluating, "RESAMPLES", 200)
     covered = 0
     for seed in range(100):
-        low, high = auc_interval(*scored(400, seed=100 + seed), 0.9, seed=seed, count=200)
+        low, high = auc_interval(*scored(400, seed=100 + seed), 0.9, seed=seed)
         covered += low <= truth <= high
     assert 80 <= covered <= 98  # 90 expected; these ends have a chance below 1 in 1000
 

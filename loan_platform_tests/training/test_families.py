@@ -10,8 +10,9 @@ import pytest
 from loan_platform.contract.settings import Family
 from loan_platform.model.scorers.scorecard import Scorecard
 from loan_platform.training import families
-from loan_platform.training.families import Task
+from loan_platform.training.families import Fit, Task, Watched
 from loan_platform.training.families.loss import log_loss, row_weights
+from loan_platform.training.search import DRAWN
 from loan_platform_tests import home_loans
 from loan_platform_tests.model.fitted import (
     EXTRA,
@@ -40,26 +41,41 @@ def auc(outcome: np.ndarray, margin: np.ndarray) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_grows_to_the_size_of_least_loss_on_the_watched_rows(family: Family) -> None:
     needs(family)
-    module, watched, told = families.module(family), book(600, seed=2), []
+    module, held, told = families.module(family), book(600, seed=2), []
     quick = {"learning_rate": 0.3} if "learning_rate" in module.defaults() else {}
-    fitted = module.fit(
-        task_for(family), *book(), quick, watch=watched, report=lambda *told_: told.append(told_)
-    )
+    watched = Watched(*held, report=lambda *told_: told.append(told_))
+    fitted = module.fit(Fit(task_for(family), *book(), until=watched), quick)
     assert told, "a search sees how it goes"
     steps, losses = zip(*told, strict=True)
     assert list(steps) == sorted(set(steps))
-    mine = log_loss(watched[1], fitted.scorer.margin(watched[0]), np.ones(600))
+    margin = fitted.scorer.margin(watched.matrix)
+    mine = log_loss(watched.outcome, margin, np.ones(600))
     assert mine <= min(losses) + 1e-6
-    assert auc(watched[1], fitted.scorer.margin(watched[0])) > 0.65
+    assert auc(watched.outcome, margin) > 0.65
     if family == "logistic":
         assert fitted.size == 1
     else:
         assert 1 <= fitted.size <= max(steps) + 60
+    sized = module.fit(Fit(task_for(family), *book(), until=fitted.size), quick).scorer
+    np.testing.assert_allclose(sized.margin(watched.matrix), margin, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", DRAWN)
+def test_a_seed_among_the_settings_makes_other_draws(family: Family) -> None:
+    needs(family)
+    module, task = families.module(family), task_for(family)
+
+    def margin(parameters: dict[str, int]) -> np.ndarray:
+        return module.fit(Fit(task, *book(), until=8), parameters).scorer.margin(fresh())
+
+    assert not np.array_equal(margin({"seed": task.seed + 1}), margin({}))
+    np.testing.assert_array_equal(margin({"seed": task.seed}), margin({}))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_rows_give_the_same_scorer(family: Family) -> None:
-    again = families.module(family).fit(task_for(family), *book(), {}, size=8).scorer
+    needs(family)
+    again = families.module(family).fit(Fit(task_for(family), *book(), until=8), {}).scorer
     np.testing.assert_array_equal(again.margin(fresh()), scorer(family).margin(fresh()))
 
 
@@ -106,9 +122,8 @@ def test_balanced_both_classes_weigh_the_same(family: Family) -> None:
     needs(family)
     matrix, outcome = book()
     balanced = dataclasses.replace(task_for(family), balanced=True)
-    margin = (
-        families.module(family).fit(balanced, matrix, outcome, {}, size=8).scorer.margin(matrix)
-    )
+    fitted = families.module(family).fit(Fit(balanced, matrix, outcome, until=8), {})
+    margin = fitted.scorer.margin(matrix)
     plain = scorer(family).margin(matrix)
     # The log-odds of bad rise by about ln(good / bad); few trees do not go all the way.
     odds = np.log((1 - outcome.mean()) / outcome.mean())
@@ -129,10 +144,9 @@ def test_a_search_may_prune_a_trial_while_it_grows(family: Family) -> None:
         del step, loss
         raise optuna.TrialPruned
 
+    watched = Watched(*book(600, seed=2), report=prune)
     with pytest.raises(optuna.TrialPruned):
-        families.module(family).fit(
-            task_for(family), *book(), {}, watch=book(600, seed=2), report=prune
-        )
+        families.module(family).fit(Fit(task_for(family), *book(), until=watched), {})
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,15 +156,8 @@ def test_every_suggestion_can_be_fitted(family: Family) -> None:
     module = families.module(family)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=5))
     chosen = module.suggest(study.ask())
-    found = module.fit(task_for(family), *book(300), chosen, size=2).scorer.margin(fresh(50))
-    assert np.isfinite(found).all()
-
-
-@pytest.mark.parametrize("family", GROWING)
-def test_without_a_size_and_without_rows_to_watch_nothing_is_guessed(family: Family) -> None:
-    needs(family)
-    with pytest.raises(ValueError, match="give size, or rows to watch"):
-        families.module(family).fit(task_for(family), *book(), {})
+    fitted = module.fit(Fit(task_for(family), *book(300), until=2), chosen)
+    assert np.isfinite(fitted.scorer.margin(fresh(50))).all()
 
 
 def test_a_task_is_what_the_contract_says() -> None:
@@ -180,9 +187,10 @@ def test_a_scorecard_is_the_ridge_regression_that_scikit_learn_finds() -> None:
 
     task = Task(("ratio", "grade"), {"grade": 4}, (0, 0), balanced=False, seed=7)
     chosen = {"bins": bins, "penalty": penalty}
-    mine = families.module("logistic").fit(task, np.column_stack([ratio, grade]), outcome, chosen)
+    asked = Fit(task, np.column_stack([ratio, grade]), outcome, until=1)
+    mine = families.module("logistic").fit(asked, chosen)
     expected = theirs.decision_function(np.column_stack([steps, codes]))
-    found = mine.scorer.margin(np.column_stack([ratio, grade]))
+    found = mine.scorer.margin(asked.matrix)
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
@@ -190,9 +198,8 @@ def test_a_scorecard_without_penalty_has_the_log_odds_of_each_category() -> None
     code = np.repeat([0.0, 1.0, np.nan], [400, 200, 100])
     outcome = np.concatenate([np.arange(400) < 40, np.arange(200) < 100, np.arange(100) < 75])
     task = Task(("grade",), {"grade": 3}, (0,), balanced=False, seed=7)
-    fitted = families.module("logistic").fit(
-        task, code[:, None], outcome.astype(np.int64), {"penalty": 1e-6}
-    )
+    asked = Fit(task, code[:, None], outcome.astype(np.int64), until=1)
+    fitted = families.module("logistic").fit(asked, {"penalty": 1e-6})
     found = fitted.scorer.margin(np.array([[0.0], [1.0], [np.nan]]))
     np.testing.assert_allclose(found, np.log([40 / 360, 1, 3]), atol=2e-3)
     card = fitted.scorer
@@ -201,5 +208,5 @@ def test_a_scorecard_without_penalty_has_the_log_odds_of_each_category() -> None
 
 
 def test_neighbouring_bins_of_a_scorecard_are_alike_under_a_strong_penalty() -> None:
-    card = families.module("logistic").fit(FREE, *book(), {"penalty": 1e5}).scorer
+    card = families.module("logistic").fit(Fit(FREE, *book(), until=1), {"penalty": 1e5}).scorer
     assert np.ptp(card.margin(fresh())) < 0.05

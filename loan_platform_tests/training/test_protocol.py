@@ -15,13 +15,13 @@ import pytest
 
 from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.training import TrainingError
-from loan_platform.training.blending import fit_recipe
+from loan_platform.training.blending import cross_fitted, fit_recipe
 from loan_platform.training.calibrate import fit_calibrator
 from loan_platform.training.evaluate import auc
 from loan_platform.training.families import task_of
 from loan_platform.training.recipe import Ingredient, Recipe
 from loan_platform.training.rows import Rows, known_rows
-from loan_platform.training.split import own_part, part, plan
+from loan_platform.training.split import first_copies, own_part, part, plan
 from loan_platform.training.threshold import youden
 from loan_platform.training.train import train
 from loan_platform_tests import home_loans
@@ -137,13 +137,13 @@ def test_the_threshold_is_the_one_chosen_off_the_judging_rows(
 
     rows = known_rows(CONTRACT, files, AS_OF)
     used = plan(CONTRACT, rows)
-    fit, calibrate, choose = (
-        rows.where(mask) for mask in (used.fit, used.calibrate, used.threshold)
+    fit, both, choose = (
+        rows.where(mask) for mask in (used.fit, used.fit | used.calibrate, used.threshold)
     )
-    trial, _ = fit_recipe(task_of(CONTRACT), FEW_TREES, fit.matrix, fit.outcome)
-    calibrator = fit_calibrator(
-        trial.margin(calibrate.matrix), calibrate.outcome, seed=CONTRACT.training.seed
-    )
+    task = task_of(CONTRACT)
+    trial, _ = fit_recipe(task, FEW_TREES, fit.matrix, fit.outcome)
+    margin = cross_fitted(task, FEW_TREES, both.matrix, both.outcome, first_copies(both))
+    calibrator = fit_calibrator(margin, both.outcome, seed=CONTRACT.training.seed)
     assert threshold == youden(choose.outcome, calibrator.probability(trial.margin(choose.matrix)))
 
     def index(at: float) -> float:

@@ -20,12 +20,13 @@ from loan_platform.contract.settings import Search
 from loan_platform.engine.files import write_parquet
 from loan_platform.training import TrainingError, split
 from loan_platform.training import search as searching
-from loan_platform.training.families import Task, module
+from loan_platform.training.families import Fit, Task, Watched, module
 from loan_platform.training.recipe import Ingredient, Recipe, Tried, to_follow, usual
 from loan_platform.training.rows import known_rows
 from loan_platform.training.search import search, search_rows
+from loan_platform.training.split import folds
 from loan_platform.training.study import StudyError, opened
-from loan_platform.training.trial import GROWTH, folds
+from loan_platform.training.trial import GROWTH
 from loan_platform_tests import home_loans
 from loan_platform_tests.training.conftest import AS_OF
 
@@ -82,9 +83,9 @@ def test_the_same_rows_and_seed_give_the_same_recipe_and_it_measures_out_of_fold
         Task(TASK.names, TASK.categories, TASK.monotone, balanced=False, seed=8),
         matrix,
         outcome,
-        asked(5),
+        asked(6),
     )
-    assert settings_of(other.tried)[3:] != settings_of(first.tried)[3:5]
+    assert settings_of(other.tried)[5:] != settings_of(first.tried)[5:]
 
     # On noise nothing can be better than the bad rate; measured on rows it learnt it would be.
     noise = np.random.default_rng(0).permutation(outcome)
@@ -118,12 +119,28 @@ def test_a_search_goes_on_where_it_was_with_a_larger_budget(tmp_path: Path) -> N
     assert len(set(told.questions)) == 2
 
 
+def test_the_two_best_settings_given_are_fitted_again_from_other_draws() -> None:
+    matrix, outcome = loans()
+    bagged = [(family, {**of, "bagging_fraction": 0.7}) for family, of in SHALLOW]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(searching, "FIRST", (*bagged, ("logistic", {})))
+        found = search_rows(TASK, matrix, outcome, asked(6, families=["lightgbm", "logistic"]))
+    given = sorted(found.tried[:3], key=lambda one: one.figures["log_loss"])
+    again = found.tried[4:]
+    assert [one.state for one in again] == ["complete"] * 2
+    assert [one.parameters for one in again] == [
+        {**one.parameters, "seed": TASK.seed + 1} for one in given[:2]
+    ]
+    for one, other in zip(given, again, strict=False):
+        assert 0 < abs(one.figures["log_loss"] - other.figures["log_loss"]) < 0.02
+
+
 def test_a_hopeless_proposal_stops_after_one_fold_and_is_not_chosen(tmp_path: Path) -> None:
     matrix, outcome = loans()
     found = search_rows(TASK, matrix, outcome, asked(12), folder=tmp_path)
     states = [one.state for one in found.tried]
-    assert states[:3] == ["complete"] * 3, "what is given is measured whole"
-    assert "pruned" in states[3:]
+    assert states[:5] == ["complete"] * 5, "what is given, and again, is measured whole"
+    assert "pruned" in states[5:]
     stored = {int(file.stem.partition("-")[2]) for file in tmp_path.glob("trial-*.npy")}
     assert stored == {one.place for one in found.tried if one.state == "complete"}
     best = min(one.figures["log_loss"] for one in found.tried if one.state == "complete")
@@ -189,13 +206,9 @@ def test_of_many_rows_some_are_tried_on_and_all_of_them_size_the_model(
     assert said[0] == "tried on 300 of 1,200 rows, drawn at random"
     (one,) = found.ingredients
     held = folds(outcome, np.arange(1200), 5, seed=7) == 0
-    fitted = module("lightgbm").fit(
-        TASK,
-        matrix[~held],
-        outcome[~held],
-        one.parameters,
-        watch=(matrix[held], outcome[held]),
-    )
+    watched = Watched(matrix[held], outcome[held])
+    rest = Fit(TASK, matrix[~held], outcome[~held], until=watched)
+    fitted = module("lightgbm").fit(rest, one.parameters)
     assert one.size == round(fitted.size * 1.25**GROWTH)
     assert one.size != found.tried[0].figures["size"]
 

@@ -37,15 +37,36 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """Rows on which growth is watched: it ends at the size of least log loss on them.
+
+    `report(step, log_loss)` is called while it grows, and may raise `optuna.TrialPruned`.
+    """
+
+    matrix: np.ndarray
+    outcome: np.ndarray
+    report: Callable[[int, float], None] = lambda _step, _loss: None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a family is asked for: to fit `matrix`, (n, inputs), to `outcome`, (n,).
+
+    `until`: the size to grow to, or the rows that show it.
+    """
+
+    task: Task
+    matrix: np.ndarray
+    outcome: np.ndarray
+    until: int | Watched
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A scorer and the size (trees, rounds, iterations) it was grown to; 1 where there is none."""
 
     scorer: Scorer
     size: int
-
-
-Watched = tuple[np.ndarray, np.ndarray]
-"""Matrix and outcome on which growth is watched."""
 
 
 class FamilyModule(Protocol):
@@ -63,21 +84,10 @@ class FamilyModule(Protocol):
         """Why this family cannot serve the book ('keeps no monotone direction', ...), or None."""
         ...
 
-    def fit(
-        self,
-        task: Task,
-        matrix: np.ndarray,
-        outcome: np.ndarray,
-        parameters: dict[str, Any],
-        *,
-        size: int | None = None,
-        watch: Watched | None = None,
-        report: Callable[[int, float], None] | None = None,
-    ) -> Fitted:
-        """Fit to `size`, or with `watch` to the size of least log loss on these rows.
+    def fit(self, asked: Fit, parameters: dict[str, Any]) -> Fitted:
+        """Fit with `parameters` over `defaults()`.
 
-        `parameters` over `defaults()`. `report(step, log_loss)` is called while it grows, and may
-        raise `optuna.TrialPruned`. The same rows in the same order give the same scorer.
+        The same rows in the same order give the same scorer.
         """
         ...
 

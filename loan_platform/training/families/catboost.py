@@ -5,22 +5,29 @@ Here: settings and growing. Not here: asking the trees (`model.scorers.catboost`
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from loan_platform.model.scorers.catboost import MOST_CATEGORIES, CatBoost, features
-from loan_platform.training.families import Fitted, Task, Watched, not_installed
+from loan_platform.training.families import Fit, Fitted, Task, Watched, not_installed
 from loan_platform.training.families.growth import MOST_TREES, patience
 from loan_platform.training.families.loss import row_weights
 
 if TYPE_CHECKING:
     import optuna
 
-DEFAULTS: dict[str, Any] = {"learning_rate": 0.08, "depth": 6, "l2_leaf_reg": 3.0, "rsm": 0.8}
+# Without combinations of categories: with them a fit takes several times as long, and a direction
+# is not kept where an input that has one is combined with a category.
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 0.08,
+    "depth": 6,
+    "l2_leaf_reg": 3.0,
+    "rsm": 0.8,
+    "max_ctr_complexity": 1,
+}
 REPORTED_EVERY = 20  # trees
 
 
@@ -44,52 +51,46 @@ def unable(task: Task) -> str | None:
     return not_installed("catboost")
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     from catboost import CatBoostClassifier, Pool
 
+    task, until = asked.task, asked.until
     directions = {f"x{at}": way for at, way in enumerate(task.monotone) if way}
     categorical = [at for at, name in enumerate(task.names) if name in task.categories]
 
-    def rows(matrix: np.ndarray, outcome: np.ndarray) -> Any:
-        weights = row_weights(outcome, task.balanced)
-        return Pool(features(matrix, categorical), outcome, weight=weights)
+    def rows(of: Fit | Watched) -> Any:
+        weights = row_weights(of.outcome, task.balanced)
+        return Pool(features(of.matrix, categorical), of.outcome, weight=weights)
 
-    telling = _Telling(report)
-    settings = {**DEFAULTS, **parameters}
+    settings = {"seed": task.seed, **DEFAULTS, **parameters}
+    seed = settings.pop("seed")
     model = CatBoostClassifier(
         **settings,
-        iterations=MOST_TREES if size is None else size,
+        iterations=until if isinstance(until, int) else MOST_TREES,
         boosting_type="Plain",
         boost_from_average=True,
         monotone_constraints=directions or None,
-        random_seed=task.seed,
+        random_seed=seed,
         thread_count=1,
         verbose=False,
         allow_writing_files=False,
     )
-    if size is not None:
-        model.fit(rows(matrix, outcome))
-    elif watch is not None:
+    if isinstance(until, int):
+        model.fit(rows(asked))
+    else:
+        telling = _Telling(until.report)
         model.fit(
-            rows(matrix, outcome),
-            eval_set=rows(*watch),
+            rows(asked),
+            eval_set=rows(until),
             early_stopping_rounds=patience(settings["learning_rate"]),
             use_best_model=True,
             callbacks=[telling],
         )
         if telling.raised is not None:
             raise telling.raised
-    else:
-        raise ValueError("give size, or rows to watch")
+        if directions:
+            # Cut short, trees with directions keep a bias that belongs to those cut off.
+            return fit(dataclasses.replace(asked, until=model.tree_count_), parameters)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.cbm"
         model.save_model(str(file), format="cbm")
@@ -99,13 +100,13 @@ def fit(
 class _Telling:
     """CatBoost's callback. It keeps what `report` raises, which CatBoost would wrap in its own."""
 
-    def __init__(self, report: Callable[[int, float], None] | None) -> None:
+    def __init__(self, report: Callable[[int, float], None]) -> None:
         self.report = report
         self.raised: Exception | None = None
 
     def after_iteration(self, now: Any) -> bool:
         """Whether to go on."""
-        if self.report is None or now.iteration % REPORTED_EVERY:
+        if now.iteration % REPORTED_EVERY:
             return True
         try:
             self.report(now.iteration, float(now.metrics["validation"]["Logloss"][-1]))

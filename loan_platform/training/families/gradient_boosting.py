@@ -5,12 +5,9 @@ Here: settings. Not here: encoding (`pipelines`), asking it (`model.scorers.skle
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.pipelines import (
     encoder,
     filled,
@@ -50,34 +47,15 @@ def unable(task: Task) -> str | None:
     return keeps_no_direction(task, "gradient boosting")
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     from sklearn.ensemble import GradientBoostingClassifier
 
     def model_of(columns: int) -> Any:
         del columns
         return GradientBoostingClassifier(
-            **{**DEFAULTS, **parameters}, random_state=task.seed, warm_start=True
+            **{**DEFAULTS, **parameters}, random_state=asked.task.seed, warm_start=True
         )
 
     return fitted(
-        task,
-        encoder(task, matrix, filled()),
-        model_of,
-        grow("n_estimators"),
-        matrix,
-        outcome,
-        sizes=SIZES,
-        patience=2,
-        size=size,
-        watch=watch,
-        report=report,
+        asked, encoder(asked, filled()), model_of, grow("n_estimators"), sizes=SIZES, patience=2
     )

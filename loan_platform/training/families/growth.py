@@ -6,12 +6,9 @@ Here: when to stop, and the steps for libraries that know none. Not here: what i
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
-
-from loan_platform.training.families.loss import log_loss
 
 # Trees that a booster may grow, and after how many without a gain it stops; small steps need more.
 MOST_TREES = 4000
@@ -25,26 +22,23 @@ def grown(
     model: Any,
     sizes: Iterable[int],
     extend: Callable[[int], None],
-    margin: Callable[[], np.ndarray],
-    outcome: np.ndarray,
-    weights: np.ndarray,
+    loss: Callable[[], float],
     *,
     patience: int,
-    report: Callable[[int, float], None] | None,
+    report: Callable[[int, float], None],
 ) -> tuple[Any, int]:
     """A copy of `model` as it was at the size of least log loss, and that size.
 
-    `extend(size)` lets it grow, `margin()` asks it about the watched rows, of which `outcome` and
-    `weights` are. It ends when `patience` steps in a row were no better.
+    `extend(size)` lets it grow, `loss()` is then its loss on the watched rows, told to `report`. It
+    ends when `patience` steps in a row were no better.
     """
-    least, best, waited = np.inf, (model, 0), 0
+    least, best, waited = math.inf, (model, 0), 0
     for size in sizes:
         extend(size)
-        loss = log_loss(outcome, margin(), weights)
-        if report is not None:
-            report(size, loss)
-        if loss < least:
-            least, best, waited = loss, (copy.deepcopy(model), size), 0
+        now = loss()
+        report(size, now)
+        if now < least:
+            least, best, waited = now, (copy.deepcopy(model), size), 0
         else:
             waited += 1
             if waited == patience:

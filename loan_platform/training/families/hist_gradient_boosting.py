@@ -8,12 +8,9 @@ Here: settings. Not here: encoding (`pipelines`), asking it (`model.scorers.skle
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.pipelines import directions, encoder, fitted, grow
 
 if TYPE_CHECKING:
@@ -48,40 +45,21 @@ def unable(task: Task) -> str | None:
     return None
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.preprocessing import StandardScaler
 
     def model_of(columns: int) -> Any:
         return HistGradientBoostingClassifier(
             **{**DEFAULTS, **parameters},
-            monotonic_cst=directions(task, matrix, columns),
+            monotonic_cst=directions(asked, columns),
             early_stopping=False,
-            random_state=task.seed,
+            random_state=asked.task.seed,
             warm_start=True,
         )
 
     # A scaler that does not scale: it leaves gaps where they are, which an imputer would not.
     as_it_is = StandardScaler(with_mean=False, with_std=False)
     return fitted(
-        task,
-        encoder(task, matrix, as_it_is),
-        model_of,
-        grow("max_iter"),
-        matrix,
-        outcome,
-        sizes=SIZES,
-        patience=2,
-        size=size,
-        watch=watch,
-        report=report,
+        asked, encoder(asked, as_it_is), model_of, grow("max_iter"), sizes=SIZES, patience=2
     )

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from loan_platform.model.scorers.lightgbm import LightGBM
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.growth import MOST_TREES, patience
 from loan_platform.training.families.loss import row_weights
 
@@ -62,51 +60,39 @@ def unable(task: Task) -> str | None:
     return None
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     import lightgbm
 
+    task, until = asked.task, asked.until
     settings = {
+        "seed": task.seed,
         **DEFAULTS,
         **parameters,
         "objective": "binary",
         "metric": "binary_logloss",
         "monotone_constraints": list(task.monotone),
-        "seed": task.seed,
         "deterministic": True,
         "force_row_wise": True,
         "num_threads": THREADS,
         "verbosity": -1,
     }
     dataset = lightgbm.Dataset(
-        matrix,
-        outcome,
-        weight=row_weights(outcome, task.balanced),
+        asked.matrix,
+        asked.outcome,
+        weight=row_weights(asked.outcome, task.balanced),
         categorical_feature=[task.names.index(name) for name in task.categories],
         params=settings,
     )
-    if size is not None:
-        return _fitted(lightgbm.train(settings, dataset, size), size)
-    if watch is None:
-        raise ValueError("give size, or rows to watch")
+    if isinstance(until, int):
+        return _fitted(lightgbm.train(settings, dataset, until), until)
     waits = patience(settings["learning_rate"])
-    callbacks: list[Callable[..., Any]] = [lightgbm.early_stopping(waits, verbose=False)]
-    if report is not None:
-        callbacks.append(_telling(report))
+    weights = row_weights(until.outcome, task.balanced)
     booster = lightgbm.train(
         settings,
         dataset,
         MOST_TREES,
-        valid_sets=[dataset.create_valid(*watch, weight=row_weights(watch[1], task.balanced))],
-        callbacks=callbacks,
+        valid_sets=[dataset.create_valid(until.matrix, until.outcome, weight=weights)],
+        callbacks=[lightgbm.early_stopping(waits, verbose=False), _telling(until.report)],
     )
     return _fitted(booster, max(1, booster.best_iteration))
 

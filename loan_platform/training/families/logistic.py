@@ -9,7 +9,6 @@ Here: binning and fitting. Not here: adding up points (`model.scorers.scorecard`
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ import numpy as np
 
 from loan_platform.model.scorers.scorecard import Card, Scorecard
 from loan_platform.model.threads import thread_pools
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task, Watched
 from loan_platform.training.families.loss import log_loss, row_weights
 
 if TYPE_CHECKING:
@@ -47,28 +46,20 @@ def unable(task: Task) -> str | None:
     return None
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
-    del size  # nothing grows here
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
+    task, until = asked.task, asked.until
     settings = {**DEFAULTS, **parameters}
     columns = [
         _categories(task.categories[name], settings["penalty"])
         if name in task.categories
-        else _numbers(matrix[:, at], task.monotone[at], **settings)
+        else _numbers(asked.matrix[:, at], task.monotone[at], **settings)
         for at, name in enumerate(task.names)
     ]
-    scorer = _fitted(columns, matrix, outcome, row_weights(outcome, task.balanced))
-    if watch is not None and report is not None:
-        seen = watch[1]
-        report(1, log_loss(seen, scorer.margin(watch[0]), row_weights(seen, task.balanced)))
+    weights = row_weights(asked.outcome, task.balanced)
+    scorer = _fitted(columns, asked.matrix, asked.outcome, weights)
+    if isinstance(until, Watched):  # once, as nothing grows here
+        seen_weights = row_weights(until.outcome, task.balanced)
+        until.report(1, log_loss(until.outcome, scorer.margin(until.matrix), seen_weights))
     return Fitted(scorer, 1)
 
 

@@ -5,12 +5,11 @@ Here: settings. Not here: encoding (`pipelines`), asking it (`model.scorers.skle
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.pipelines import encoder, filled, fitted, keeps_no_direction
 
 if TYPE_CHECKING:
@@ -45,44 +44,25 @@ def unable(task: Task) -> str | None:
     return keeps_no_direction(task, "a neural net")
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     from sklearn.neural_network import MLPClassifier
     from sklearn.preprocessing import QuantileTransformer
 
-    settings = {**DEFAULTS, **parameters}
+    seed, settings = asked.task.seed, {**DEFAULTS, **parameters}
     width, depth = settings.pop("width"), settings.pop("depth")
 
     def model_of(columns: int) -> Any:
         del columns
         layers = tuple(max(2, width // 2**layer) for layer in range(depth))
-        settings["batch_size"] = min(settings["batch_size"], len(outcome))
-        return MLPClassifier(layers, **settings, random_state=task.seed)
+        settings["batch_size"] = min(settings["batch_size"], len(asked.outcome))
+        return MLPClassifier(layers, **settings, random_state=seed)
 
     # Money has long tails, which a net follows where a scaler by deviation leaves them.
     normal = QuantileTransformer(
-        n_quantiles=min(256, len(matrix)), output_distribution="normal", random_state=task.seed
+        n_quantiles=min(256, len(asked.matrix)), output_distribution="normal", random_state=seed
     )
     return fitted(
-        task,
-        encoder(task, matrix, normal, filled()),
-        model_of,
-        _extend,
-        matrix,
-        outcome,
-        sizes=SIZES,
-        patience=5,
-        size=size,
-        watch=watch,
-        report=report,
+        asked, encoder(asked, normal, filled()), model_of, _extend, sizes=SIZES, patience=5
     )
 
 

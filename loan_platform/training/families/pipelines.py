@@ -13,17 +13,21 @@ import numpy as np
 
 from loan_platform.model.scorers.sklearn import Sklearn, margin_of
 from loan_platform.model.threads import thread_pools
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.growth import grown
-from loan_platform.training.families.loss import row_weights
+from loan_platform.training.families.loss import log_loss, row_weights
+
+Extend = Callable[[Any, int, np.ndarray, np.ndarray, np.ndarray | None], None]
+"""`extend(model, size, encoded, outcome, weights)` fits to a size, or from a smaller one to it."""
 
 
-def encoder(task: Task, matrix: np.ndarray, *numbers: Any) -> Any:
-    """The encoder of `matrix`, not fitted; `numbers` are the steps for numeric inputs."""
+def encoder(asked: Fit, *numbers: Any) -> Any:
+    """The encoder of the rows to fit, not fitted; `numbers` are the steps for numeric inputs."""
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder
 
+    task = asked.task
     codes = [
         np.array([*range(task.categories[name]), np.nan])
         for name in task.names
@@ -31,7 +35,7 @@ def encoder(task: Task, matrix: np.ndarray, *numbers: Any) -> Any:
     ]
     categorical = [at for at, name in enumerate(task.names) if name in task.categories]
     parts = [
-        ("numbers", make_pipeline(*numbers), _numeric(task, matrix)),
+        ("numbers", make_pipeline(*numbers), _numeric(asked)),
         ("categories", OneHotEncoder(categories=codes, sparse_output=False), categorical),
     ]
     return ColumnTransformer([part for part in parts if part[2]], sparse_threshold=0)
@@ -44,18 +48,18 @@ def filled() -> Any:
     return SimpleImputer(strategy="median", add_indicator=True)
 
 
-def directions(task: Task, matrix: np.ndarray, columns: int) -> list[int]:
+def directions(asked: Fit, columns: int) -> list[int]:
     """The monotone direction of each encoded column: numeric inputs come first."""
-    numeric = [task.monotone[at] for at in _numeric(task, matrix)]
+    numeric = [asked.task.monotone[at] for at in _numeric(asked)]
     return numeric + [0] * (columns - len(numeric))
 
 
-def _numeric(task: Task, matrix: np.ndarray) -> list[int]:
+def _numeric(asked: Fit) -> list[int]:
     """Columns of numeric inputs; without those that have no value in any row."""
     return [
         at
-        for at, name in enumerate(task.names)
-        if name not in task.categories and not np.isnan(matrix[:, at]).all()
+        for at, name in enumerate(asked.task.names)
+        if name not in asked.task.categories and not np.isnan(asked.matrix[:, at]).all()
     ]
 
 
@@ -71,7 +75,7 @@ def keeps_no_direction(task: Task, what: str) -> str | None:
     )
 
 
-def grow(counted_by: str) -> Callable[[Any, int, np.ndarray, np.ndarray, np.ndarray | None], None]:
+def grow(counted_by: str) -> Extend:
     """Growing a model with `warm_start` on, where the parameter `counted_by` is its size."""
 
     def extend(
@@ -83,44 +87,37 @@ def grow(counted_by: str) -> Callable[[Any, int, np.ndarray, np.ndarray, np.ndar
 
 
 def fitted(
-    task: Task,
+    asked: Fit,
     encoding: Any,
     model_of: Callable[[int], Any],
-    extend: Callable[[Any, int, np.ndarray, np.ndarray, np.ndarray | None], None],
-    matrix: np.ndarray,
-    outcome: np.ndarray,
+    extend: Extend,
     *,
     sizes: Iterable[int],
     patience: int,
-    size: int | None,
-    watch: Watched | None,
-    report: Callable[[int, float], None] | None,
 ) -> Fitted:
-    """Fit `model_of(encoded columns)` to `size`, or as far as the watched rows gain from it.
-
-    `extend(model, size, encoded, outcome, weights)` fits it to a size, or from a smaller one to it.
-    """
+    """Fit `model_of(encoded columns)` to a size, or as far as the watched rows gain from it."""
     from sklearn.pipeline import make_pipeline
 
+    until, balanced = asked.until, asked.task.balanced
     with thread_pools().limit(limits=1):
-        encoded = encoding.fit_transform(matrix)
+        encoded = encoding.fit_transform(asked.matrix)
         # None where all weigh the same: with weights, a histogram's bins take long to find.
-        weights = row_weights(outcome, True) if task.balanced else None
+        weights = row_weights(asked.outcome, balanced) if balanced else None
         model = model_of(encoded.shape[1])
-        if size is not None:
-            extend(model, size, encoded, outcome, weights)
-        elif watch is not None:
-            seen = encoding.transform(watch[0])
-            model, size = grown(
-                model,
-                sizes,
-                lambda to: extend(model, to, encoded, outcome, weights),
-                lambda: margin_of(model, seen),
-                watch[1],
-                row_weights(watch[1], task.balanced),
-                patience=patience,
-                report=report,
-            )
-        else:
-            raise ValueError("give size, or rows to watch")
-    return Fitted(Sklearn.of(make_pipeline(encoding, model)), size)
+
+        def extend_to(size: int) -> None:
+            extend(model, size, encoded, asked.outcome, weights)
+
+        if isinstance(until, int):
+            extend_to(until)
+            return Fitted(Sklearn.of(make_pipeline(encoding, model)), until)
+        seen, seen_weights = encoding.transform(until.matrix), row_weights(until.outcome, balanced)
+        best, size = grown(
+            model,
+            sizes,
+            extend_to,
+            lambda: log_loss(until.outcome, margin_of(model, seen), seen_weights),
+            patience=patience,
+            report=until.report,
+        )
+    return Fitted(Sklearn.of(make_pipeline(encoding, best)), size)

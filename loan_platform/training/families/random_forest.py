@@ -5,12 +5,9 @@ Here: settings. Not here: encoding (`pipelines`), asking it (`model.scorers.skle
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from loan_platform.training.families import Fitted, Task, Watched
+from loan_platform.training.families import Fit, Fitted, Task
 from loan_platform.training.families.pipelines import directions, encoder, filled, fitted, grow
 
 if TYPE_CHECKING:
@@ -38,37 +35,18 @@ def unable(task: Task) -> str | None:
     return None
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     from sklearn.ensemble import RandomForestClassifier
 
     def model_of(columns: int) -> Any:
         return RandomForestClassifier(
             **{**DEFAULTS, **parameters},
-            monotonic_cst=directions(task, matrix, columns),
-            random_state=task.seed,
+            monotonic_cst=directions(asked, columns),
+            random_state=asked.task.seed,
             n_jobs=1,
             warm_start=True,
         )
 
     return fitted(
-        task,
-        encoder(task, matrix, filled()),
-        model_of,
-        grow("n_estimators"),
-        matrix,
-        outcome,
-        sizes=SIZES,
-        patience=1,
-        size=size,
-        watch=watch,
-        report=report,
+        asked, encoder(asked, filled()), model_of, grow("n_estimators"), sizes=SIZES, patience=1
     )

@@ -5,13 +5,10 @@ Here: settings and growing. Not here: asking the trees (`model.scorers.xgboost`)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from loan_platform.model.scorers.xgboost import XGBoost
-from loan_platform.training.families import Fitted, Task, Watched, not_installed
+from loan_platform.training.families import Fit, Fitted, Task, Watched, not_installed
 from loan_platform.training.families.growth import MOST_TREES, patience
 from loan_platform.training.families.loss import row_weights
 
@@ -51,55 +48,47 @@ def unable(task: Task) -> str | None:
     return not_installed("xgboost")
 
 
-def fit(
-    task: Task,
-    matrix: np.ndarray,
-    outcome: np.ndarray,
-    parameters: dict[str, Any],
-    *,
-    size: int | None = None,
-    watch: Watched | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Fitted:
+def fit(asked: Fit, parameters: dict[str, Any]) -> Fitted:
     import xgboost
 
+    task, until = asked.task, asked.until
     settings = {
+        "seed": task.seed,
         **DEFAULTS,
         **parameters,
         "objective": "binary:logistic",
         "eval_metric": "logloss",
         "tree_method": "hist",
         "monotone_constraints": task.monotone,
-        "seed": task.seed,
         "nthread": 1,
     }
 
-    def rows(matrix: np.ndarray, outcome: np.ndarray) -> xgboost.DMatrix:
+    def rows(of: Fit | Watched) -> xgboost.DMatrix:
         return xgboost.DMatrix(
-            matrix,
-            outcome,
-            weight=row_weights(outcome, task.balanced),
+            of.matrix,
+            of.outcome,
+            weight=row_weights(of.outcome, task.balanced),
             feature_types=["c" if name in task.categories else "q" for name in task.names],
             enable_categorical=True,
             nthread=1,
         )
 
+    if isinstance(until, int):
+        return _fitted(xgboost.train(settings, rows(asked), until), until)
+    report = until.report
+
     class Telling(xgboost.callback.TrainingCallback):
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             del model
-            if report is not None and epoch % REPORTED_EVERY == REPORTED_EVERY - 1:
+            if epoch % REPORTED_EVERY == REPORTED_EVERY - 1:
                 report(epoch + 1, float(evals_log["watched"]["logloss"][-1]))
             return False
 
-    if size is not None:
-        return _fitted(xgboost.train(settings, rows(matrix, outcome), size), size)
-    if watch is None:
-        raise ValueError("give size, or rows to watch")
     booster = xgboost.train(
         settings,
-        rows(matrix, outcome),
+        rows(asked),
         MOST_TREES,
-        evals=[(rows(*watch), "watched")],
+        evals=[(rows(until), "watched")],
         early_stopping_rounds=patience(settings["learning_rate"]),
         verbose_eval=False,
         callbacks=[Telling()],
