@@ -27,7 +27,7 @@ SERVICE = (
     *("outcomes.py", "refusal.py"),
 )
 ROOMS = ("contract", "engine", "decisions", "model")  # of loan_platform
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-families.lock")
 READING = ("__init__.py", "versions.py")  # of its registry: a service never trains or registers
 
 
@@ -73,7 +73,7 @@ def stage(folder: Path, portfolio: str, bundle: Path, version: str) -> dict[str,
 def _requirements(bundle: Bundle) -> Path:
     """The smallest lock that holds all that the model's scorers need.
 
-    XGBoost and CatBoost are an extra, which only the lock for development holds.
+    XGBoost and CatBoost are an extra, which only the second one holds.
 
     Raises:
         BundleError: no lock holds them.

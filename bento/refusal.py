@@ -1,4 +1,8 @@
-"""What the service says where it does not do what it was asked."""
+"""What the service says where it does not do what it was asked.
+
+Here: the answer and its schema. Not here: when a request is refused (`app`, `outcomes`), or what
+is wrong with its fields (`loan_platform.contract.request`).
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Imports lie inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,18 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    help="A loan book from raw file to served decision, and kept honest afterwards.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,  # they hold passwords and applicants' data
 )
+
+
+@app.callback()
+def quieted() -> None:
+    """A loan book from raw file to served decision, and kept honest afterwards."""
+    # What MLflow does with its tables is nothing to read for whoever asked for something else.
+    # Its warnings and errors are; and whoever set a level of their own keeps it.
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 
 
 @app.command()
@@ -328,7 +336,7 @@ def history(
         bool, typer.Option("--json", help="One entry a line, with its evidence")
     ] = False,
 ) -> None:
-    """Print who made which version champion, when and why, and prove that nobody changed it."""
+    """Print who made which version challenger or champion, when and why, and prove it unchanged."""
     from loan_platform.local import champions
 
     with _moving() as say:

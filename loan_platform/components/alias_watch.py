@@ -100,11 +100,11 @@ def decide(portfolio: str, evidence: Evidence) -> Decision:
 
 
 def findings(portfolio: str, entries: "Sequence[Entry]", broken: "Break | None") -> list[Finding]:
-    """Every move by hand in the ledger, and where the ledger itself is not as it was written."""
+    """Every champion moved by hand, and where the ledger itself is not as it was written."""
     found = [
         _by_hand(portfolio, entry, entries[entry.seq :])
         for entry in entries
-        if entry.event == "moved_by_hand" and not broken
+        if (entry.event, entry.alias) == ("moved_by_hand", "champion") and not broken
     ]
     if broken:
         found.append(
@@ -257,7 +257,8 @@ def champion_watch(contract: Contract) -> dg.SensorDefinition:
         trouble = ""
         try:
             for entry in reconcile(registry, ledger, contract.promotion.alias_moved_by_hand):
-                context.log.warning(f"{entry.event}: {_named(entry.to_version)}, {entry.reason}")
+                moved = f"{entry.alias} {entry.event}: {_named(entry.to_version)}"
+                context.log.warning(f"{moved}, {entry.reason}")
         except MoveError as error:
             trouble = f"{error}; "
         decision = decide(contract.name, gather(context.instance, contract, home))

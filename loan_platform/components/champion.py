@@ -67,7 +67,7 @@ def _champion(contract: Contract) -> dg.AssetsDefinition:
 
         registry, ledger = Registry(home, contract.name), Ledger(home, contract.name)
         for entry in reconcile(registry, ledger, contract.promotion.alias_moved_by_hand):
-            context.log.warning(f"the alias champion: {entry.event}, {entry.reason}")
+            context.log.warning(f"the alias {entry.alias}: {entry.event}, {entry.reason}")
         before = registry.version_of("champion")
         challenger = registry.version_of("challenger")
         if challenger is None:

@@ -21,6 +21,7 @@ from loan_platform.engine.home import Home
 
 # All pictures are in the model card; the event log, which keeps them for good, gets these.
 SHOWN = ("calibration.png", "score_distribution.png", "feature_importance.png", "fairness.png")
+TRAINED_BY = "loan-platform/trained_model"
 SEARCH_LOG = "loan_platform.search"
 """Python's logger of what a search says while it goes on."""
 
@@ -134,7 +135,9 @@ def trained_model(contract: Contract) -> dg.AssetsDefinition:
         mlflow: dg.ResourceParam[Any],
     ) -> dg.MaterializeResult[Any]:
         from loan_platform.decisions.outcomes import history_path
+        from loan_platform.registry.ledger import Ledger
         from loan_platform.registry.models import Registry
+        from loan_platform.registry.moves import challenge
         from loan_platform.training.pictures import draw
         from loan_platform.training.recipe import to_follow
         from loan_platform.training.train import train
@@ -163,6 +166,23 @@ def trained_model(contract: Contract) -> dg.AssetsDefinition:
                 pictures=pictures,
             )
         record, accepted = trained.bundle.record, contract.leaks_accepted
+        challenge(
+            registry,
+            Ledger(home, contract.name),
+            version,
+            by=TRAINED_BY,
+            reason=f"trained through {record.trained_through}",
+            evidence={
+                "recipe": why,
+                "dagster_run_id": context.run.run_id,
+                "mlflow_run_id": registry.run_id(version),
+                "contract_hash": record.contract_hash,
+                "data_hash": record.data_hash,
+                "as_of": record.as_of.isoformat(),
+                "simulated": record.simulated,
+                "metrics": _figures(record.metrics),
+            },
+        )
         return dg.MaterializeResult(
             metadata={
                 "model_version": version,

@@ -103,7 +103,10 @@ def rollback(portfolio: str, say: Console, *, to: str | None, by: str | None, re
 
 
 def history(portfolio: str, say: Console, *, as_of: str | None, as_json: bool) -> bool:
-    """Print the ledger and the champion, today or as of a moment; whether all of it is proved.
+    """Print the ledger and what the aliases name, today or as of a moment; whether it is proved.
+
+    Moves of the challenger stand among those of the champion: one line of events from a training
+    to what became of it is what a reviewer asks for.
 
     Raises:
         ContractError, RegistryError: there is no such portfolio, or a database is out of reach.
@@ -123,6 +126,8 @@ def history(portfolio: str, say: Console, *, as_of: str | None, as_json: bool) -
     if entries:
         say.print(_table(entries), soft_wrap=False)
     say.print(_champion(now, as_of), markup=False)
+    if now.challenger:
+        say.print(_challenger(now.challenger, as_of), markup=False)
     for line in _open_ends(portfolio, now) if moment is None else ():
         say.print(line, markup=False)
     say.print(_proof(ledger, broken, seen), markup=False)
@@ -228,7 +233,7 @@ def _table(entries: list[Entry]) -> object:
         table.add_row(
             str(entry.seq),
             entry.at[:19].replace("T", " "),
-            entry.event.replace("_", " "),
+            _what(entry),
             entry.from_version or "-",
             entry.to_version or "-",
             escape(entry.by),
@@ -236,6 +241,21 @@ def _table(entries: list[Entry]) -> object:
             entry.hash[:12],
         )
     return table
+
+
+def _what(entry: Entry) -> str:
+    """What happened; to which alias, where it is not the champion."""
+    event = entry.event.replace("_", " ")
+    return event if entry.alias == "champion" else f"{entry.alias} {event}"
+
+
+def _challenger(named: Entry, as_of: str | None) -> str:
+    when = f"as of {as_of}" if as_of else "now"
+    version = f"version {named.to_version}" if named.to_version else "none"
+    if named.event == "moved_by_hand":
+        return f"challenger {when}: {version}, moved by hand (found {named.at[:19]} UTC)"
+    since = f"{named.at[:19].replace('T', ' ')} UTC"
+    return f"challenger {when}: {version}, named by {named.by} on {since}"
 
 
 def _champion(now: Standing, as_of: str | None) -> str:
@@ -256,7 +276,7 @@ def _champion(now: Standing, as_of: str | None) -> str:
 def _open_ends(portfolio: str, now: Standing) -> Iterator[str]:
     if now.intent:
         yield (
-            f"entry {now.intent.seq} began ({now.intent.event.replace('_', ' ')} version "
+            f"entry {now.intent.seq} began ({_what(now.intent)} version "
             f"{now.intent.to_version}) and has not ended; the next command or the daemon ends it"
         )
     if now.request:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def write_report(story: Story, home: Home, path: Path) -> None:
     """Write the page; everything it shows lies in the one file."""
     pictures = [
         ("Applications and decisions by month", _png(lambda ax: _draw_decisions(ax, story, home))),
-        ("How far each feature moved", _png(lambda ax: _draw_drift(ax, story))),
+        ("How far each feature moved", _png(lambda ax: _draw_drift(ax, story), _features(story))),
         *(
             (f"Drift of {told.month}", drift_picture(told.drift))
             for told in story.months
@@ -139,18 +139,25 @@ def _model_pictures(metadata: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _png(draw: Callable[[Axes], None]) -> bytes:
-    import matplotlib as mpl
+def _png(draw: Callable[[Axes], None], beside: Iterable[str] = ()) -> bytes:
+    """A drawing on a canvas that has room for the names `beside` it, and for a legend above."""
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    width, height, foot, head, right = 8.0, 3.2, 0.7, 0.4, 0.15
+    left = 0.25 + max((0.075 * len(name) for name in beside), default=0.5)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes(
+        (
+            left / width,
+            foot / height,
+            (width - left - right) / width,
+            (height - foot - head) / height,
+        )
+    )
     draw(axes)
     axes.spines[["top", "right"]].set_visible(False)
     target = io.BytesIO()
     figure.savefig(target, format="png", dpi=110)
-    plt.close(figure)
     return target.getvalue()
 
 
@@ -172,9 +179,15 @@ def _draw_decisions(axes: Axes, story: Story, home: Home) -> None:
     axes.legend(ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(0, 1.18))
 
 
+def _features(story: Story) -> list[str]:
+    """Those the drift picture shows: what moved most in the last month first."""
+    reports = [told.drift for told in story.months if told.drift]
+    return [one.feature for one in reports[-1].by_severity] if reports else []
+
+
 def _draw_drift(axes: Axes, story: Story) -> None:
     months = [told for told in story.months if told.drift]
-    names = [one.feature for one in months[-1].drift.by_severity] if months else []  # type: ignore[union-attr]
+    names = _features(story)
     width = 0.8 / max(len(months), 1)
     for turn, told in enumerate(months):
         assert told.drift is not None

@@ -28,6 +28,8 @@ LIMITS: tuple[tuple[str, tuple[float, float]], ...] = (
     (r"emp|employment|job", (0, 60)),
     (r"cred.*hist|credit_history|hist", (0, 80)),
 )
+AGE_BANDS = (25.0, 40.0, 62.0)
+MOST_CODES = 10  # of different values, in a number that stands for groups: 1 and 2 for a sex
 UNIT_LIMITS = {"points": (300.0, 900.0), "months": (0.0, 600.0)}
 REACH = {"currency": 10.0}
 USUAL_REACH = 3.0
@@ -72,6 +74,8 @@ def entry_of(column: ColumnProfile, role: str) -> Entry:
         entry["nulls"] = "allowed"
     if role != "feature":
         entry["role"] = role
+        if role == "protected":
+            entry |= _given(bands=_bands(column, entry))
     elif direction := _direction(column):
         entry["monotone"] = direction
     return entry
@@ -81,6 +85,14 @@ def unused_entry(column: ColumnProfile, role: str) -> Entry:
     """The entry of a column that is only told apart by: a key, or one left out."""
     numeric = column.type in ("number", "integer") and role != "key"
     return {"name": column.name, "type": "number" if numeric else "text", "role": role}
+
+
+def bands_note(entry: Entry) -> str:
+    """What the bands of an entry are for, and where they are from."""
+    told = "bands are where the groups begin whose approvals are compared"
+    if _in_years_of_age(entry["name"], entry.get("unit")):
+        return f"{told}; Regulation B protects 62 and over, the other ages are guesses"
+    return f"{told}; set them where the law or common sense draws a line"
 
 
 def spelled_numbers(column: ColumnProfile) -> dict[str, float | None]:
@@ -150,7 +162,7 @@ def _given(**keys: Any) -> Entry:
 def _numeric(column: ColumnProfile) -> Entry:
     unit = unit_of(column)
     flag = (quantile(column, 0.0), quantile(column, 1.0)) == (0.0, 1.0) and column.distinct == 2
-    age = normalised(column.name).endswith("age") and unit == "years"
+    age = _in_years_of_age(column.name, unit)
     whole = column.whole and (unit in WHOLE_UNITS or flag or age or _whole_years(column, unit))
     return {"type": "integer" if whole else "number"} | _given(
         unit=None if flag else unit,
@@ -158,6 +170,27 @@ def _numeric(column: ColumnProfile) -> Entry:
         remove=list(column.remove),
         decimal="," if column.decimal == "," else None,
     )
+
+
+def _in_years_of_age(name: str, unit: str | None) -> bool:
+    return normalised(name).endswith("age") and unit == "years"
+
+
+def _bands(column: ColumnProfile, entry: Entry) -> list[float]:
+    """Where the groups of a protected number begin: ages, else each code, else quarters."""
+    if entry["type"] not in ("number", "integer"):
+        return []
+    spelled = [float(value) for value in entry.get("values", {}).values() if value is not None]
+    listed = column.distinct <= len(column.categories)
+    codes = spelled or [float(share.value) for share in column.categories if listed]
+    ends = [quantile(column, end) for end in (0.0, 1.0)] if column.quantiles else codes
+    if _in_years_of_age(column.name, entry.get("unit")):
+        begins = list(AGE_BANDS)
+    elif column.quantiles and not 0 < len(codes) <= MOST_CODES:
+        begins = [float(f"{quantile(column, quarter):.3g}") for quarter in (0.25, 0.5, 0.75)]
+    else:
+        begins = codes
+    return sorted({begin for begin in begins if min(ends) < begin <= max(ends)})
 
 
 def _whole_years(column: ColumnProfile, unit: str | None) -> bool:

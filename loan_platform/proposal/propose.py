@@ -25,6 +25,7 @@ from loan_platform.ingest.profile import ColumnProfile, Profile
 from loan_platform.ingest.vocabulary import meaning, normalised
 from loan_platform.proposal.entries import (
     Entry,
+    bands_note,
     entry_of,
     is_categorical,
     quantile,
@@ -210,6 +211,8 @@ class _Plan:
             notes.append("the book has values outside the range; those rows are refused")
         if column.name in self.wishes.use and (why := self._policy_reason(column)):
             notes.append(f"used on request; {why}")
+        if "bands" in entry:
+            notes.append(bands_note(entry))
         for note in notes:
             self._add_note(column.name, note)
 

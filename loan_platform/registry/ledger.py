@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from loan_platform.decisions import database
 from loan_platform.engine.home import Home
+from loan_platform.registry.versions import Alias
 
 FILE = "ledger.db"
 LOCK_FILE = "ledger_moving.db"
@@ -33,6 +34,8 @@ Event = Literal[
     "proposed",  # a verdict in favour, left to a person
     "refused",  # a verdict against
     "requested",  # by the first of two persons
+    "naming",  # the challenger
+    "named",
     "promoting",
     "promoted",
     "rolling_back",
@@ -46,6 +49,7 @@ Event = Literal[
 
 # A move is written down before it is made and again after it: the second word closes the first.
 CLOSING: dict[str, Event] = {
+    "naming": "named",
     "promoting": "promoted",
     "rolling_back": "rolled_back",
     "putting_back": "put_back",
@@ -66,7 +70,7 @@ class Entry:
     seq: int
     portfolio: str
     at: str
-    alias: str
+    alias: Alias
     event: Event
     from_version: str | None
     to_version: str | None
@@ -104,7 +108,8 @@ class Standing:
     line: champions to go back through, oldest first. intent: a move begun and not closed.
     by_hand: a move by hand that is neither adopted nor put back. request: what waits for a second
     person. verdicts: the last one on each version. withdrawn: versions somebody rolled back from,
-    and nobody promoted since.
+    and nobody promoted since. challenger: the entry that says which version that alias names; None
+    in a ledger from before challengers were in it.
     """
 
     champion: str | None = None
@@ -115,6 +120,7 @@ class Standing:
     request: Entry | None = None
     verdicts: Mapping[str, Entry] = field(default_factory=dict)
     withdrawn: Mapping[str, Entry] = field(default_factory=dict)
+    challenger: Entry | None = None
 
     @property
     def served(self) -> str | None:
@@ -182,7 +188,7 @@ class Ledger:
         from_version: str | None = None,
         reason: str = "",
         evidence: Mapping[str, Any] | None = None,
-        alias: str = "champion",
+        alias: Alias = "champion",
     ) -> Entry:
         """Write one entry; it is durable when this returns. Writers at the same time queue up."""
         with self._writing() as connection:
@@ -251,7 +257,7 @@ class Ledger:
                 self._lock(connection, "moving")
             except sa.exc.OperationalError as error:
                 raise LedgerError(
-                    f"another move of {self.portfolio}'s champion has been going on for "
+                    f"another move of {self.portfolio}'s aliases has been going on for "
                     f"{database.WAIT_SECONDS} s; look at loan-platform history {self.portfolio}, "
                     "and try again"
                 ) from error
@@ -336,8 +342,12 @@ def _after(now: Standing, entry: Entry) -> Standing:
             return replace(now, verdicts={**now.verdicts, str(version): entry})
         case "requested":
             return replace(now, request=entry)
-        case "promoting" | "rolling_back" | "putting_back":
+        case "naming" | "promoting" | "rolling_back" | "putting_back":
             return replace(now, intent=entry)
+        case "named":
+            return replace(now, intent=None, challenger=entry)
+        case "moved_by_hand" if entry.alias == "challenger":
+            return replace(now, challenger=entry)
         case "moved_by_hand":
             return replace(now, by_hand=entry)
         case "abandoned":

@@ -1,10 +1,10 @@
-"""Keeps every trained bundle as a version in MLflow, and moves the aliases.
+"""Keeps every trained bundle as a version in MLflow, and points an alias to one.
 
 Each training is one MLflow run in the experiment named after the portfolio; its bundle is a logged
 model and a version of the registered model of the same name, with a model card.
 
 Here: writing versions and aliases. Not here: what else the run is told (`records`), reading
-versions (`versions`), or deciding on them (`promotion`).
+versions (`versions`), deciding on them (`promotion`), or the record of every move (`moves`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from loan_platform.engine import duck
 from loan_platform.engine.files import write_text
 from loan_platform.model.bundle import Bundle, bundle_hash
 from loan_platform.registry.records import log_metrics, log_training, parameters
-from loan_platform.registry.versions import BUNDLE_HASH_TAG, Versions
+from loan_platform.registry.versions import BUNDLE_HASH_TAG, Alias, Versions
 from loan_platform.training.card import environment_hash, model_card, protected_accepted
 from loan_platform.training.evaluate import Evaluation
 from loan_platform.training.pictures import draw
@@ -50,12 +50,12 @@ class Registry(Versions):
         tags: Mapping[str, str] | None = None,
         pictures: Mapping[str, bytes] | None = None,
     ) -> str:
-        """Log a training as an MLflow run and its bundle as the newest version, the challenger.
+        """Log a training as an MLflow run and its bundle as the newest version.
 
-        The version is made only after all its files are stored, and the alias set after its card
-        is written, so no alias can point to half a model. `parent_run_id` nests the run; `tags` are
-        set on run and version; `pictures` are those of `training.pictures`, drawn where not given.
-        Gives the version.
+        The version is made only after all its files are stored, so none is half a model; no alias
+        names it yet (`moves.challenge`). `parent_run_id` nests the run; `tags` are set on run and
+        version; `pictures` are those of `training.pictures`, drawn where not given. Gives the
+        version.
         """
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -93,7 +93,6 @@ class Registry(Versions):
             card = model_card(bundle, evaluation, version=version, pictures=drawn, runs=runs)
             self.client.log_text(run_id, card, CARD)
             write_text(card, self.card(version))
-            self.client.set_registered_model_alias(self.portfolio, "challenger", version)
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")
             raise
@@ -104,10 +103,13 @@ class Registry(Versions):
         """Where this machine keeps the model card of a version that was registered here."""
         return self.home.portfolio(self.portfolio) / "cards" / f"version-{version}.html"
 
-    def promote(self, version: str) -> None:
-        """Make a version champion, after loading it once to be sure it can be served."""
+    def promote(self, version: str, to: Alias = "champion") -> None:
+        """Make a version champion (or `to`), after loading it once to be sure it can be served.
+
+        The ledger is not told: that is what `moves` is for.
+        """
         self.load(version)
-        self.client.set_registered_model_alias(self.portfolio, "champion", version)
+        self.client.set_registered_model_alias(self.portfolio, to, version)
 
     def experiment_id(self) -> str:
         """The experiment named after the portfolio, made where there is none."""

@@ -1,15 +1,16 @@
-"""Moves the alias champion, and writes every move down: before it is made, and after.
+"""Moves the aliases, and writes every move down: before it is made, and after.
 
 A move is three steps: an entry that says what is about to happen, the alias (one write in MLflow,
 after the bundle was loaded and proved), an entry that says it happened. Whoever dies between two of
 them leaves an open entry; the next one here, a person's command or `reconcile`, finishes it first.
-So the alias always names a version that was loaded once, and the ledger always catches up.
+So an alias always names a version that was loaded once, and the ledger always catches up.
 
 One mover at a time (`Ledger.moving`). An alias that is not where the ledger has it was moved by
-hand: that is written down too, and adopted or put back by `reconcile`.
+hand: that is written down too. A champion is then adopted or put back by `reconcile`; a challenger
+stays, since nothing is served by it, and the verdict on it names its version.
 
-Here: promote, request, approve, rollback, reconcile, and what stands against a move. Not here: the
-verdict on a challenger (`promotion`), the entries (`ledger`), MLflow (`models`).
+Here: challenge, promote, request, approve, rollback, reconcile, and what stands against a move. Not
+here: the verdict on a challenger (`promotion`), the entries (`ledger`), MLflow (`models`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,48 @@ from typing import Any, Literal
 from loan_platform.model.bundle import BundleError
 from loan_platform.registry.ledger import CLOSING, Entry, Event, Ledger, Standing
 from loan_platform.registry.models import Registry
-from loan_platform.registry.versions import BUNDLE_HASH_TAG, RegistryError
+from loan_platform.registry.versions import BUNDLE_HASH_TAG, Alias, RegistryError
 
 HEAD_TAG = "ledger_head"
 WATCH = "loan-platform/champion watch"
 UNKNOWN = "unknown"
+BY_HAND = "the alias was moved in MLflow, and the ledger was not told"
 
 
 class MoveError(RegistryError):
     """A move that is not made: says why, and what would be needed."""
+
+
+def challenge(
+    registry: Registry,
+    ledger: Ledger,
+    version: str,
+    *,
+    by: str,
+    reason: str = "",
+    evidence: Mapping[str, Any] | None = None,
+) -> Entry:
+    """Make a version the challenger; gives the entry that says so. Again is harmless.
+
+    Raises:
+        MoveError: there is no such version, or its bundle cannot be loaded.
+        LedgerError: another move goes on and does not end.
+    """
+    with ledger.moving():
+        now, _ = _caught_up(registry, ledger)
+        if now.challenger and now.challenger.to_version == version:
+            return now.challenger
+        return _move(
+            registry,
+            ledger,
+            "naming",
+            registry.version_of("challenger"),
+            version,
+            by=by,
+            reason=reason,
+            evidence={**(evidence or {}), "bundle_hash": _bundle_hash(registry, version)},
+            alias="challenger",
+        )
 
 
 def judged(
@@ -91,7 +125,7 @@ def promote(
             registry,
             ledger,
             "promoting",
-            now,
+            now.served,
             version,
             by=by,
             reason=reason or despite or "",
@@ -175,7 +209,7 @@ def approve(registry: Registry, ledger: Ledger, *, by: str, reason: str = "") ->
             registry,
             ledger,
             "promoting",
-            now,
+            now.served,
             version,
             by=by,
             reason=reason or f"as {asked.by} requested: {asked.reason or 'no reason given'}",
@@ -206,7 +240,7 @@ def rollback(
             )
         if target == now.served:
             raise MoveError(f"version {target} is the champion of {ledger.portfolio} already")
-        been = {one.to_version for one in ledger.entries() if one.event in (*SETTLING, "adopted")}
+        been = {one.to_version for one in ledger.entries() if one.event in CHAMPION_SINCE}
         if target not in been:
             raise MoveError(
                 f"version {target} never was champion of {ledger.portfolio}; promote it with "
@@ -214,14 +248,21 @@ def rollback(
             )
         facts = {"bundle_hash": _bundle_hash(registry, target)}
         return _move(
-            registry, ledger, "rolling_back", now, target, by=by, reason=reason, evidence=facts
+            registry,
+            ledger,
+            "rolling_back",
+            now.served,
+            target,
+            by=by,
+            reason=reason,
+            evidence=facts,
         )
 
 
 def reconcile(
     registry: Registry, ledger: Ledger, setting: Literal["put_back", "adopt"]
 ) -> list[Entry]:
-    """Finish what was cut short, and adopt or put back an alias moved by hand; gives the entries.
+    """Finish what was cut short, and adopt or put back a champion moved by hand; gives the entries.
 
     Cheap where nothing is to be done. A hand-made champion that cannot be loaded is put back
     whatever the setting; one is adopted where there is nothing that could be put back.
@@ -232,7 +273,8 @@ def reconcile(
         LedgerError: another move goes on and does not end.
     """
     now = ledger.standing()
-    if not (now.intent or now.by_hand) and registry.version_of("champion") == now.champion:
+    in_place = registry.version_of("champion") == now.champion and not _strayed(registry, now)
+    if in_place and not (now.intent or now.by_hand):
         return []
     with ledger.moving():
         if broken := ledger.verify(chain_head(registry)):
@@ -270,14 +312,26 @@ def chain_head(registry: Registry) -> tuple[int, str] | None:
     return (int(number), seal) if seal else None
 
 
-SETTLING = tuple(CLOSING.values())
+CHAMPION_SINCE = ("promoted", "rolled_back", "put_back", "adopted")
 
 
 def _caught_up(registry: Registry, ledger: Ledger) -> tuple[Standing, Entry | None]:
-    """Finish an open move and note one made by hand: the standing, and the entry that closed."""
+    """Finish an open move and note those made by hand: the standing, and the entry that closed."""
     now, closed = ledger.standing(), None
     if now.intent:
         closed = _finish(registry, ledger, now.intent)
+        now = ledger.standing()
+    if now.challenger and _strayed(registry, now):
+        _write(
+            registry,
+            ledger,
+            "moved_by_hand",
+            by=UNKNOWN,
+            from_version=now.challenger.to_version,
+            to_version=registry.version_of("challenger"),
+            reason=BY_HAND,
+            alias="challenger",
+        )
         now = ledger.standing()
     found = registry.version_of("champion")
     if found == now.served:
@@ -290,9 +344,15 @@ def _caught_up(registry: Registry, ledger: Ledger) -> tuple[Standing, Entry | No
         by=UNKNOWN,
         from_version=now.served,
         to_version=found,
-        reason="the alias was moved in MLflow, and the ledger was not told",
+        reason=BY_HAND,
     )
     return ledger.standing(), closed
+
+
+def _strayed(registry: Registry, now: Standing) -> bool:
+    """Whether the challenger is not where the ledger has it, if the ledger has one at all."""
+    named = now.challenger
+    return named is not None and registry.version_of("challenger") != named.to_version
 
 
 def _admitted(
@@ -360,7 +420,16 @@ def _settle(
             problems.append(str(problem))
             continue
         if way == "put_back":
-            _move(registry, ledger, "putting_back", now, target, by=WATCH, reason=why, evidence={})
+            _move(
+                registry,
+                ledger,
+                "putting_back",
+                now.served,
+                target,
+                by=WATCH,
+                reason=why,
+                evidence={},
+            )
         else:
             _write(
                 registry,
@@ -383,43 +452,45 @@ def _move(
     registry: Registry,
     ledger: Ledger,
     event: Event,
-    now: Standing,
+    before: str | None,
     version: str | None,
     *,
     by: str,
     reason: str,
     evidence: Mapping[str, Any],
+    alias: Alias = "champion",
 ) -> Entry:
-    """The three steps; gives the entry that closes the move."""
+    """The three steps, from the version `before`; gives the entry that closes the move."""
     intent = _write(
         registry,
         ledger,
         event,
         by=_somebody(by),
-        from_version=now.served,
+        from_version=before,
         to_version=version,
         reason=reason,
         evidence=evidence,
+        alias=alias,
     )
     closed = _finish(registry, ledger, intent)
     if closed.event == "abandoned":
-        raise MoveError(f"{closed.reason}; the champion stays {_named(now.served)}")
+        raise MoveError(f"{closed.reason}; the {alias} stays {_named(before)}")
     return closed
 
 
 def _finish(registry: Registry, ledger: Ledger, intent: Entry) -> Entry:
     """Point the alias where an open entry says, unless it is there, and close the entry."""
     target = intent.to_version
-    found = registry.version_of("champion")
+    found = registry.version_of(intent.alias)
     problem = None
     if found not in (target, intent.from_version):
         problem = f"the alias was moved to {_named(found)} meanwhile"
     elif found != target:
         try:
             if target is None:
-                registry.client.delete_registered_model_alias(registry.portfolio, "champion")
+                registry.client.delete_registered_model_alias(registry.portfolio, intent.alias)
             else:
-                registry.promote(target)
+                registry.promote(target, intent.alias)
         except (BundleError, RegistryError) as error:
             problem = f"{_named(target)} cannot be loaded: {error}"
     return _write(
@@ -431,6 +502,7 @@ def _finish(registry: Registry, ledger: Ledger, intent: Entry) -> Entry:
         to_version=target,
         reason=problem or intent.reason,
         evidence={"began": intent.seq},
+        alias=intent.alias,
     )
 
 
@@ -444,6 +516,7 @@ def _write(
     to_version: str | None,
     reason: str,
     evidence: Mapping[str, Any] | None = None,
+    alias: Alias = "champion",
 ) -> Entry:
     """Append an entry, and tell MLflow which is the last: a cut end of the ledger is seen there."""
     entry = ledger.append(
@@ -453,6 +526,7 @@ def _write(
         to_version=to_version,
         reason=reason,
         evidence=evidence,
+        alias=alias,
     )
     registry.client.set_registered_model_tag(
         registry.portfolio, HEAD_TAG, f"{entry.seq} {entry.hash}"
@@ -483,7 +557,7 @@ def _bundle_hash(registry: Registry, version: str) -> str | None:
 
 def _somebody(by: str) -> str:
     if not by.strip():
-        raise MoveError("who moves the champion has a name; give it with --by")
+        raise MoveError("who moves an alias has a name; give it with --by")
     return by
 
 

@@ -4,7 +4,6 @@ The instance, the store of versions and the ledger are real; the assets that fol
 small ones that say for which version they were made.
 """
 
-import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -32,7 +31,6 @@ from loan_platform.registry.ledger import Entry, Event, Ledger
 from loan_platform.registry.models import Registry
 from loan_platform_tests.components.conftest import everywhere
 from loan_platform_tests.components.test_retraining import ORIGIN
-from loan_platform_tests.registry.conftest import empty_store as empty_store
 from loan_platform_tests.registry.made import add_version, move_by_hand
 from loan_platform_tests.registry.made import saved as saved
 
@@ -114,16 +112,12 @@ def set_to(contract: Contract, setting: str) -> Contract:
 def platform(
     request: pytest.FixtureRequest,
     credit_risk: Contract,
-    home: Home,
+    home_with_store: Home,
     instance: dg.DagsterInstance,
-    empty_store: Path,
     saved: Path,
 ) -> Platform:
-    store = Path(home.tracking_uri.removeprefix("sqlite:///"))
-    store.parent.mkdir(parents=True)
-    shutil.copy(empty_store, store)
     setting = getattr(request, "param", "put_back")
-    platform = Platform(set_to(credit_risk, setting), home, instance)
+    platform = Platform(set_to(credit_risk, setting), home_with_store, instance)
     for _ in range(3):
         add_version(platform.registry, saved)
     platform.promotes("1")

@@ -20,10 +20,9 @@ from loan_platform.engine.home import Home
 from loan_platform.model.calibrator import Sigmoid
 from loan_platform.registry.ledger import Ledger
 from loan_platform.registry.models import Registry
-from loan_platform.registry.moves import promote, rollback
+from loan_platform.registry.moves import challenge, promote, rollback
 from loan_platform.training.train import Trained
 from loan_platform_tests import home_loans
-from loan_platform_tests.registry.conftest import empty_store as empty_store
 from loan_platform_tests.registry.conftest import registry as registry
 from loan_platform_tests.registry.conftest import trained as trained
 from loan_platform_tests.training.conftest import months as months
@@ -40,6 +39,12 @@ def taken_in(registry: Registry, months: dict[str, Path]) -> Registry:
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, to)
     return registry
+
+
+def add_challenger(registry: Registry, trained: Trained) -> None:
+    """As the asset trained_model does."""
+    version = registry.register(trained.bundle, trained.evaluation, pictures={})
+    challenge(registry, Ledger(registry.home, NAME), version, by="a training")
 
 
 def decided(home: Home, contract: Contract) -> dict[str, Any]:
@@ -74,7 +79,7 @@ def test_a_verdict_is_left_to_people_where_the_contract_says_so(
     taken_in: Registry, trained: Trained
 ) -> None:
     home, ledger = taken_in.home, Ledger(taken_in.home, NAME)
-    taken_in.register(trained.bundle, trained.evaluation)
+    add_challenger(taken_in, trained)
     manual = decided(home, in_mode("manual"))
     assert manual["decision"] == "proposed"
     assert f"`loan-platform promote {NAME} --version 1 --by NAME`" in manual["next_step"]
@@ -84,7 +89,7 @@ def test_a_verdict_is_left_to_people_where_the_contract_says_so(
     two = decided(home, in_mode("two_person"))
     assert two["decision"] == "proposed"
     assert f"`loan-platform approve {NAME} --by ANOTHER-NAME`" in two["next_step"]
-    assert [entry.event for entry in ledger.entries()] == ["proposed"] * 3
+    assert [entry.event for entry in ledger.entries()][2:] == ["proposed"] * 3
     # The verdict in the ledger is what lets the person promote.
     promote(taken_in, ledger, "1", by="Ada")
     assert taken_in.version_of("champion") == "1"
@@ -96,16 +101,16 @@ def test_the_asset_promotes_refuses_and_outlives_a_lost_champion(
     taken_in: Registry, trained: Trained
 ) -> None:
     home, ledger, contract = taken_in.home, Ledger(taken_in.home, NAME), in_mode("automatic")
-    taken_in.register(trained.bundle, trained.evaluation)
+    add_challenger(taken_in, trained)
     first = decided(home, contract)
     assert (first["decision"], first["champion_version"]) == ("promoted", "1")
     assert taken_in.version_of("champion") == "1"
-    entry = ledger.entries()[0]
+    entry = ledger.entries()[2]
     assert (entry.event, entry.by) == ("promoting", "loan-platform/champion")
     assert entry.facts["evidence"]["refused_by"] == []
 
     bad = worse(trained)
-    taken_in.register(bad.bundle, bad.evaluation)
+    add_challenger(taken_in, bad)
     refused = decided(home, contract)
     assert (refused["decision"], refused["champion_version"]) == ("refused", "1")
     assert taken_in.version_of("champion") == "1"
@@ -122,7 +127,7 @@ def test_the_asset_promotes_refuses_and_outlives_a_lost_champion(
     source = str(taken_in.client.get_model_version(NAME, "1").source)
     folder = Path(source.removeprefix("file://")) / "artifacts" / "bundle"
     (folder / "bundle.json").write_text("{}")
-    taken_in.register(trained.bundle, trained.evaluation)
+    add_challenger(taken_in, trained)
     healed = decided(home, contract)
     assert (healed["decision"], healed["champion_version"]) == ("promoted", "3")
     assert "THE CHAMPION IS LOST: version 1 cannot be loaded" in healed["reasons"]
@@ -134,9 +139,9 @@ def test_what_people_rolled_back_from_is_not_promoted_by_itself_again(
 ) -> None:
     home, ledger, contract = taken_in.home, Ledger(taken_in.home, NAME), in_mode("automatic")
     bad = worse(trained)
-    taken_in.register(bad.bundle, bad.evaluation)
+    add_challenger(taken_in, bad)
     promote(taken_in, ledger, "1", by="Ada", despite="nothing else is there")
-    taken_in.register(trained.bundle, trained.evaluation)
+    add_challenger(taken_in, trained)
     assert decided(home, contract)["decision"] == "promoted"
     rollback(taken_in, ledger, by="Ada", reason="complaints")
     again = decided(home, contract)

@@ -14,7 +14,6 @@ from loan_platform.registry.models import Registry
 from loan_platform.training.recipe import Recipe
 from loan_platform_tests import home_loans
 from loan_platform_tests.components.running import definitions, latest, run
-from loan_platform_tests.registry.conftest import empty_store as empty_store
 from loan_platform_tests.registry.conftest import registry as registry
 from loan_platform_tests.training.books import cleaned_table, write_months
 

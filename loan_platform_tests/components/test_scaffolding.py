@@ -21,8 +21,9 @@ BOOK_ASSETS = ("raw_loans", "cleaned_features", "feature_counts")
 
 
 @pytest.mark.slow
-def test_a_scaffolded_book_has_a_champion(tmp_path: Path, home: Home):
+def test_a_scaffolded_book_has_a_champion(tmp_path: Path, home_with_store: Home):
     """A contract that Dagster loads and that no model can be made from."""
+    home = home_with_store
     book = write_sixth_book(tmp_path / "sixth.csv")
     quiet = {"telemetry": {"enabled": False}}
     with create_defs_folder_sandbox() as sandbox:

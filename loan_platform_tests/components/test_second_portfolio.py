@@ -17,7 +17,9 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from loan_platform.components.checks_history import failed_checks
+from loan_platform.components.training import TRAINED_BY
 from loan_platform.engine.home import Home
+from loan_platform.registry.ledger import Ledger
 from loan_platform.registry.models import Registry
 from loan_platform_tests import home_loans
 from loan_platform_tests.components.running import bound, latest, months_of, run
@@ -41,7 +43,10 @@ def project(data: Path, home: Home) -> Iterator[dg.Definitions]:
 
 
 @pytest.mark.slow
-def test_a_copied_yaml_is_a_portfolio(tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch):
+def test_a_copied_yaml_is_a_portfolio(
+    tmp_path: Path, home_with_store: Home, monkeypatch: pytest.MonkeyPatch
+):
+    home = home_with_store
     monkeypatch.setenv("LOAN_DATA_DIR", str(tmp_path))
     quiet = {"telemetry": {"enabled": False}}
     with project(tmp_path, home) as defs, dg.DagsterInstance.ephemeral(settings=quiet) as held:
@@ -65,6 +70,11 @@ def test_a_copied_yaml_is_a_portfolio(tmp_path: Path, home: Home, monkeypatch: p
         # What is known on 1 September: what was applied for by mid-July (45 days to mature).
         assert model["as_of"] == "2024-09-01T00:00:00+00:00"
         assert model["trained_through"] == "2024-07"
+        begun, named = Ledger(home, NAME).entries()
+        assert (named.event, named.alias, named.to_version) == ("named", "challenger", "1")
+        assert (named.by, named.reason) == (TRAINED_BY, "trained through 2024-07")
+        assert begun.facts["mlflow_run_id"] == Registry(home, NAME).run_id("1")
+        assert begun.facts["metrics"]["auc"] == model["auc"]
 
         run(defs, held, NAME, "champion")
         champion = latest(held, NAME, "champion")

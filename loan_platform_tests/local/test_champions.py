@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import shutil
+import os
 import sqlite3
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from loan_platform.registry.ledger import FILE, Ledger
 from loan_platform.registry.models import Registry
 from loan_platform.registry.versions import RegistryError
 from loan_platform_tests import home_loans
-from loan_platform_tests.registry.conftest import empty_store as empty_store
+from loan_platform_tests.conftest import FOREIGN
 from loan_platform_tests.registry.made import add_version, move_by_hand
 from loan_platform_tests.registry.made import saved as saved
 
@@ -65,15 +68,12 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    home: Home, empty_store: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home_with_store: Home, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Desk:
-    store = Path(home.tracking_uri.removeprefix("sqlite:///"))
-    store.parent.mkdir(parents=True)
-    shutil.copy(empty_store, store)
     folder = tmp_path / "portfolios"
     folder.mkdir()
     monkeypatch.setattr(portfolios, "FOLDER", folder)
-    desk = Desk(home, folder)
+    desk = Desk(home_with_store, folder)
     desk.set_mode("manual")
     for _ in range(3):
         add_version(desk.registry, saved)
@@ -108,6 +108,35 @@ def test_a_person_promotes_rolls_back_and_reads_it_in_the_history(desk: Desk):
     ):
         assert line in said
     assert "promoting" not in said, "a move that ended is one line"
+
+
+def test_the_history_tells_from_the_training_to_the_champion(desk: Desk):
+    challenge = partial(moves.challenge, desk.registry, desk.ledger, by="training")
+    challenge("2")
+    moment = desk.ledger.entries()[-1].at
+    challenge("3", reason="trained through 2024-08")
+    desk.judges("3")
+    told("promote", NAME)
+    said = told("history", NAME)[1]
+    named, proposed, promoted = (
+        said.index(line)
+        for line in (
+            "challenger named 2 3 training trained through 2024-08",
+            "proposed - 3 loan-platform/champion",
+            "promoted - 3 Ann",
+        )
+    )
+    assert named < proposed < promoted
+    assert "champion now: version 3, promoted by Ann" in said
+    assert "challenger now: version 3, named by training on 20" in said
+    said = told("history", NAME, "--as-of", moment)[1]
+    assert f"champion as of {moment}: none" in said
+    assert f"challenger as of {moment}: version 2" in said
+    move_by_hand(desk.registry, "1", "challenger")
+    told("rollback", NAME, "--to", "2")
+    said = told("history", NAME)[1]
+    assert "challenger moved by hand 3 1 unknown" in said
+    assert "challenger now: version 1, moved by hand" in said
 
 
 def test_what_is_not_possible_is_said_with_what_is(desk: Desk):
@@ -215,6 +244,30 @@ def test_a_database_out_of_reach_is_named_without_its_password(desk: Desk):
     assert "the ledger cannot be read or written (OperationalError)" in said
     assert "LOAN_PLATFORM_DECISIONS_URL" in said
     assert "hush" not in said
+
+
+@pytest.mark.slow
+def test_the_first_command_says_nothing_of_mlflows_tables_and_hides_no_warning(tmp_path: Path):
+    script = (
+        "import logging\n"
+        "from loan_platform.cli import app\n"
+        "try:\n"
+        "    app(['promote', 'credit_risk'])\n"
+        "finally:\n"
+        "    logging.getLogger('mlflow.store.db.utils').warning('look here')\n"
+    )
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**ours, "LOAN_PLATFORM_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (tmp_path / "mlflow").is_dir(), "the store was made"
+    problem, warning = ran.stderr.splitlines()
+    assert problem.startswith("problem: credit_risk has no version yet; train one with")
+    assert warning.endswith("WARNING mlflow.store.db.utils: look here")
 
 
 def test_whose_word_it_is(monkeypatch: pytest.MonkeyPatch):

@@ -289,6 +289,31 @@ def test_ranges_hold_what_is_honest_and_no_more(tmp_path: Path) -> None:
     assert 24_999 < income[1] <= 1_000_000
 
 
+def test_a_protected_number_has_bands_and_the_contract_says_what_they_are_for(
+    tmp_path: Path,
+) -> None:
+    """Groups that no law knows, or a sex of 1 and 2 in quarters, one of which holds them all."""
+    protected: dict[str, Sequence[str | None]] = {
+        "age": [f"{n % 40 + 20} years" for n in range(200)],
+        "sex": ["2" if n % 5 else "1" for n in range(200)],
+        "disability": [str(n * 7 % 97) for n in range(200)],
+        "gender": ["m" if n % 3 else "f" for n in range(200)],
+    }
+    contract = proposed(small_book() | protected, tmp_path)
+    assert {c.name for c in contract.with_role("protected")} == set(protected)
+    assert contract.column("age").bands == [25, 40], "nobody is 62"
+    assert contract.column("sex").bands == [2]
+    quarters = contract.column("disability").bands
+    assert quarters is not None
+    assert len(quarters) == 3
+    assert contract.column("gender").bands is None
+    text = " ".join((tmp_path / "defs.yaml").read_text().replace("#", " ").split())
+    assert text.count("check: bands are where the groups begin whose approvals are compared") == 3
+    assert "Regulation B protects 62 and over, the other ages are guesses - {name: age," in text
+    used = proposed(small_book() | protected, tmp_path, use=("age",))
+    assert used.column("age").bands is None, "a feature has no groups"
+
+
 def test_a_ratio_is_computed_from_what_is_applied_for(tmp_path: Path) -> None:
     """A ratio of a ratio, or the lender's own figure where an applicant's would do."""
     given = {"loan_percent_income": [f"0.{n % 40 + 10}" for n in range(200)]}

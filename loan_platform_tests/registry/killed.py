@@ -1,4 +1,5 @@
-"""Does the steps from fit to alias in processes that kill themselves at a given step (SIGKILL).
+"""Does the steps from fit to alias in processes that kill themselves at a given step (SIGKILL),
+or in the middle of the copy of a given file of a version.
 
 `python -m loan_platform_tests.registry.killed FOLDER STORE` reads lists of jobs from its standard
 input, as JSON, one a line. The jobs of a line run at once, in forks of it, so the imports are paid
@@ -13,6 +14,7 @@ import datetime as dt
 import json
 import os
 import pickle
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -72,12 +74,35 @@ class Steps:
         self._reached += 1
 
 
+def cut_short(file: str) -> None:
+    """Die when half the bytes of a file are in MLflow's store; `file` is its path in the model."""
+    store, copy = MlflowClient.log_model_artifacts, shutil.copyfile
+
+    def storing(*arguments: Any, **named: Any) -> Any:
+        shutil.copyfile = copying  # type: ignore[assignment]
+        return store(*arguments, **named)
+
+    def copying(source: Any, to: Any, **named: Any) -> Any:
+        if not str(source).endswith(f"/model/{file}"):
+            return copy(source, to, **named)
+        whole = Path(source).read_bytes()
+        with Path(to).open("wb") as half:
+            half.write(whole[: len(whole) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+        return None  # never: nobody is there any more
+
+    MlflowClient.log_model_artifacts = storing  # type: ignore[method-assign]
+
+
 def opened(home: Home, job: dict[str, Any]) -> tuple[Registry, Ledger]:
     return Registry(home, job["portfolio"]), Ledger(home, job["portfolio"])
 
 
 def fit(home: Home, job: dict[str, Any]) -> None:
-    """As the asset trained_model: fit, save, register, challenger."""
+    """As the asset trained_model: fit, save, register, challenger.
+
+    `cut`: the file of the version in the middle of whose copy into MLflow's store it is killed.
+    """
     months = {Path(file).stem: Path(file) for file in job["months"]}
     if job["kept"] and Path(job["kept"]).exists():  # the fit is not what is being killed
         trained = pickle.loads(Path(job["kept"]).read_bytes())  # noqa: S301
@@ -85,8 +110,12 @@ def fit(home: Home, job: dict[str, Any]) -> None:
         as_of = dt.datetime.fromisoformat(job["as_of"])
         trained = loan_platform.training.train.train(home_loans.contract(), months, as_of)
         Path(job["keep"]).write_bytes(pickle.dumps(trained))
+    registry, ledger = opened(home, job)
+    if job.get("cut"):
+        cut_short(job["cut"])
     # Without pictures: they are drawn before anything is stored, and take most of the time.
-    opened(home, job)[0].register(trained.bundle, trained.evaluation, pictures={})
+    version = registry.register(trained.bundle, trained.evaluation, pictures={})
+    moves.challenge(registry, ledger, version, by="asset")
 
 
 def promote(home: Home, job: dict[str, Any]) -> None:

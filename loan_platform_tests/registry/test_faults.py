@@ -1,4 +1,5 @@
-"""Kill -9 at every step from fit to alias: the champion is always whole, a re-run finishes the job.
+"""Kill -9 at every step from fit to alias, and in the middle of copying any one file of a version:
+the champion is always whole, a re-run finishes the job.
 
 Real processes are killed in the middle of the real steps (`killed`); what they leave behind is
 looked at as the service looks at it.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from loan_platform.engine.home import PROJECT_ROOT
 from loan_platform.registry import moves
 from loan_platform.registry.ledger import Ledger
 from loan_platform.registry.models import Registry
+from loan_platform.training.train import Trained
 from loan_platform_tests.conftest import FOREIGN
 from loan_platform_tests.registry.made import add_version, move_by_hand
 from loan_platform_tests.registry.made import saved as saved
@@ -117,13 +120,16 @@ def test_killed_anywhere_from_fit_to_challenger(
     book = {"months": [str(file) for file in months.values()], "as_of": AS_OF.isoformat()}
     steps = platform.runs("fit", **book, kept="", keep=kept)
     assert steps[0] == "before train"
-    assert steps[-1] == "after set_registered_model_alias"
+    assert steps[-1] == "after set_registered_model_tag"
     assert registry.version_of("challenger") == "1"
     judged = platform.runs("promote", **book)
     assert "after judge" in judged
     assert platform.serves() == "1"
 
+    stored = steps.index("after create_model_version")
     for at in deadly(steps):
+        if at > stored and "append" not in steps[at] and "alias" not in steps[at]:
+            continue  # the road of every move, walked below
         fits = at == 0
         skipped = 0 if fits else 2  # the fit itself is not done over, but where it is the victim
         with_fit = {"kept": "" if fits else kept, "keep": kept}
@@ -132,6 +138,10 @@ def test_killed_anywhere_from_fit_to_challenger(
         challenger = registry.version_of("challenger")
         assert challenger
         registry.load(challenger)
+        # As whoever comes next does; what was begun is then no part of the next one's steps.
+        moves.reconcile(registry, platform.ledger, "put_back")
+        assert platform.ledger.standing().intent is None
+        platform.is_proved()
     for version in registry.client.search_model_versions("name = 'home_loans'"):
         registry.load(str(version.version))  # none that was begun is there in part
     # What the dead trainings left behind is in nobody's way.
@@ -145,6 +155,54 @@ def test_killed_anywhere_from_fit_to_challenger(
     platform.runs("promote", **book)
     assert platform.serves() == challenger
     platform.is_proved()
+    named = [one.to_version for one in platform.ledger.entries() if one.event == "named"]
+    assert named[-1] == challenger
+    assert len(set(named)) == len(named), "no move is in the ledger twice"
+
+
+def test_killed_in_the_middle_of_copying_a_file_of_a_version(
+    registry: Registry, workers: subprocess.Popen[str], trained: Trained, tmp_path: Path
+):
+    platform, kept = Platform(registry, workers), tmp_path / "trained"
+    kept.write_bytes(pickle.dumps(trained))
+    job = {"kept": str(kept), "months": []}
+    platform.runs("fit", **job)
+    platform.runs("promote")
+    whole = folder_of(registry, "1")
+    files = {str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()}
+    cut = ("MLmodel", "artifacts/bundle/scorer-0.lightgbm", "artifacts/bundle/manifest.json")
+    for name in cut:
+        others = set(whole.parent.parent.iterdir())
+        (answer,) = platform.together({"do": "fit", "cut": name, **job})
+        assert answer["ended"] == -signal.SIGKILL, name
+        (begun,) = set(whole.parent.parent.iterdir()) - others
+        half = (begun / whole.name / name).stat().st_size
+        assert 0 < half < (whole / name).stat().st_size
+        # The half model is no version, so no alias, command or page of versions can name it.
+        (version,) = registry.client.search_model_versions("name = 'home_loans'")
+        assert str(version.version) == "1"
+        assert registry.version_of("challenger") == "1"
+        assert platform.serves() == "1"
+        registry.load("1")
+    experiment = registry.client.get_experiment_by_name("home_loans")
+    assert experiment is not None
+    models = registry.client.search_logged_models([experiment.experiment_id])
+    states = sorted(model.status.name for model in models)
+    assert states == ["PENDING"] * len(cut) + ["READY"], "what was begun says so in MLflow"
+
+    platform.runs("fit", **job)
+    platform.runs("promote")
+    assert platform.serves() == "2"
+    found = folder_of(registry, "2")
+    assert {str(file.relative_to(found)) for file in found.rglob("*") if file.is_file()} == files
+    platform.is_proved()
+
+
+def folder_of(registry: Registry, version: str) -> Path:
+    """Where the files of a version lie."""
+    source = registry.client.get_model_version(registry.portfolio, version).source
+    assert source is not None
+    return Path(source.removeprefix("file://"))
 
 
 @pytest.mark.parametrize("job", ["promote", "roll_back", "put_back"])

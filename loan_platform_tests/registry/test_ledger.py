@@ -196,7 +196,7 @@ def test_one_mover_at_a_time_and_a_dead_one_holds_nobody_up(
     until = time.monotonic() + 30
     while not said.exists() and time.monotonic() < until:
         time.sleep(0.02)
-    waited = pytest.raises(LedgerError, match="another move of book's champion has been going on")
+    waited = pytest.raises(LedgerError, match="another move of book's aliases has been going on")
     with waited, ledger.moving():
         pass
     with Ledger(ledger.home, "other_book").moving():
@@ -273,6 +273,37 @@ def test_entries_add_up_to_the_champion_and_the_way_back(events, champion, line,
     now = standing(story(*events))
     assert (now.champion, now.line, set(now.withdrawn)) == (champion, line, withdrawn)
     assert now.by_hand is None
+
+
+def test_an_entry_of_an_earlier_release_is_still_as_it_was_written():
+    """A field more in what is sealed would make every ledger there is look forged."""
+    old = Entry(
+        seq=1,
+        portfolio="book",
+        at="2026-01-31T12:00:00.000000+00:00",
+        alias="champion",
+        event="promoted",
+        from_version=None,
+        to_version="1",
+        by="Ann",
+        reason="a gain",
+        evidence='{"began":1}',
+        previous_hash="0" * 64,
+        hash="4a09fd5070ecefaf301cb191f92f54ea887d068ac9247a534e6c068e09917075",
+    )
+    assert first_break("book", [old]) is None
+
+
+def test_moves_of_the_challenger_leave_the_champion_and_what_it_waits_for_as_they_are():
+    events = story((P, "1"), ("requested", "2"), ("naming", "3"), ("named", "3"), (H, "2"))
+    moves = [dataclasses.replace(one, alias="challenger") if one.seq > 2 else one for one in events]
+    begun, named, strayed = (standing(moves[:upto]) for upto in (3, 4, 5))
+    assert begun.intent == moves[2]
+    for now in (named, strayed):
+        assert (now.champion, now.served, now.line, now.intent) == ("1", "1", ("1",), None)
+        assert now.request == moves[1]
+        assert now.by_hand is None
+    assert (named.challenger, strayed.challenger) == (moves[3], moves[4])
 
 
 def test_entries_add_up_to_what_is_still_open():

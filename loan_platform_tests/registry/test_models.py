@@ -38,7 +38,7 @@ def test_a_training_is_a_run_with_everything_and_a_version(
         trained.bundle, trained.evaluation, parent_run_id=parent, tags={"dagster_run_id": "abc"}
     )
     assert version == "1"
-    assert registry.version_of("challenger") == "1"
+    assert registry.version_of("challenger") is None, "that is a move, which the ledger is told"
     assert registry.version_of("champion") is None
 
     run = client.get_run(registry.run_id(version))
@@ -101,8 +101,8 @@ def test_promote_load_and_download_give_the_bundle_that_was_registered(
     first = registry.register(trained.bundle, trained.evaluation, pictures={})
     registry.promote(first)
     second = registry.register(trained.bundle, trained.evaluation, pictures={})
+    registry.promote(second, "challenger")
     assert registry.version_of("champion") == first
-    assert registry.version_of("challenger") == second
     matrix = known_rows(home_loans.contract(), months, AS_OF).matrix
     loaded = registry.load(first)
     np.testing.assert_array_equal(loaded.probability(matrix), trained.bundle.probability(matrix))
@@ -182,7 +182,8 @@ def test_a_training_that_cannot_be_stored_leaves_no_version_and_a_failed_run(
     short = dataclasses.replace(trained.bundle, golden=trained.bundle.golden[:, :2])
     with pytest.raises(ValueError, match="the matrix has shape"):
         registry.register(short, trained.evaluation, pictures={})
-    assert registry.version_of("challenger") == "1"
+    (only,) = registry.client.search_model_versions("name = 'home_loans'")
+    assert str(only.version) == "1"
     experiment = registry.client.get_experiment_by_name("home_loans")
     assert experiment is not None
     runs = registry.client.search_runs([experiment.experiment_id])

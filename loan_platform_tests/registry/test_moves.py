@@ -1,4 +1,4 @@
-"""Moving the champion: modes, refusals, the way back, moves by hand, and two movers at once."""
+"""Moving the aliases: modes, refusals, the way back, moves by hand, and two movers at once."""
 
 from __future__ import annotations
 
@@ -51,6 +51,11 @@ def propose(registry: Registry, ledger: Ledger, version: str, in_favour: bool = 
     )
 
 
+def challenge(registry: Registry, ledger: Ledger, version: str) -> Entry:
+    """As the asset trained_model does with what it registered."""
+    return moves.challenge(registry, ledger, version, by="training", evidence={"auc": 0.8})
+
+
 def events(ledger: Ledger) -> list[str]:
     return [entry.event for entry in ledger.entries()]
 
@@ -86,6 +91,87 @@ def test_a_promotion_is_written_before_and_after_with_its_evidence(
     with pytest.raises(MoveError, match="has a name; give it with --by"):
         moves.promote(registry, ledger, "3", by=" ", evidence={"champion_before": "2"})
     assert len(ledger.entries()) == 2
+
+
+def test_a_challenger_is_named_before_and_after_with_its_evidence_and_once(
+    registry: Registry, ledger: Ledger, saved: Path
+):
+    for version in ("1", "2"):
+        assert add_version(registry, saved, challenger=False) == version
+        named = challenge(registry, ledger, version)
+        assert registry.version_of("challenger") == version
+    begun, ended = ledger.entries()[2:]
+    assert ended == named == challenge(registry, ledger, "2")
+    assert (begun.event, ended.event) == ("naming", "named")
+    assert {begun.alias, ended.alias} == {"challenger"}
+    assert (ended.from_version, ended.to_version, ended.by) == ("1", "2", "training")
+    bundle_hash = registry.client.get_model_version("home_loans", "2").tags["bundle_hash"]
+    assert begun.facts == {"auc": 0.8, "bundle_hash": bundle_hash}
+    assert ended.facts == {"began": begun.seq}
+    assert len(ledger.entries()) == 4, "again is harmless"
+    with pytest.raises(MoveError, match="home_loans has no version 9"):
+        challenge(registry, ledger, "9")
+    promote(registry, ledger, "2")
+    assert whole(registry, ledger)
+    with pytest.raises(MoveError, match="version 1 never was champion of home_loans"):
+        moves.rollback(registry, ledger, by="Ann", to="1")
+
+
+def test_a_version_that_cannot_be_loaded_does_not_become_challenger(
+    registry: Registry, ledger: Ledger, saved: Path
+):
+    challenge(registry, ledger, add_version(registry, saved, challenger=False))
+    damage(registry, add_version(registry, saved, challenger=False))
+    with pytest.raises(
+        MoveError, match=r"version 2 cannot be loaded: .*challenger stays version 1"
+    ):
+        challenge(registry, ledger, "2")
+    assert registry.version_of("challenger") == "1"
+    assert events(ledger)[2:] == ["naming", "abandoned"]
+
+
+def test_a_ledger_from_before_challengers_were_in_it_goes_on(
+    registry: Registry, ledger: Ledger, three: list[str], saved: Path
+):
+    promote(registry, ledger, "1")
+    assert moves.reconcile(registry, ledger, "put_back") == [], "version 3 was not moved by hand"
+    named = challenge(registry, ledger, add_version(registry, saved, challenger=False))
+    assert (named.from_version, named.to_version) == ("3", "4")
+    assert events(ledger) == ["promoting", "promoted", "naming", "named"]
+    assert whole(registry, ledger)
+
+
+def test_a_challenger_moved_by_hand_is_written_down_and_stays(
+    registry: Registry, ledger: Ledger, three: list[str]
+):
+    challenge(registry, ledger, "3")
+    promote(registry, ledger, "3")
+    move_by_hand(registry, "1", "challenger")
+    (noted,) = moves.reconcile(registry, ledger, "put_back")
+    assert (noted.event, noted.alias, noted.by) == ("moved_by_hand", "challenger", "unknown")
+    assert (noted.from_version, noted.to_version) == ("3", "1")
+    assert moves.reconcile(registry, ledger, "put_back") == []
+    assert registry.version_of("challenger") == "1"
+    registry.client.delete_registered_model_alias("home_loans", "challenger")
+    propose(registry, ledger, "2")
+    assert events(ledger)[-2:] == ["moved_by_hand", "proposed"]
+    assert whole(registry, ledger)
+
+
+@pytest.mark.parametrize("reached", [False, True])
+def test_a_challenger_begun_to_be_named_is_named_by_whoever_comes_next(
+    registry: Registry, ledger: Ledger, three: list[str], reached: bool
+):
+    """As a training leaves it that died before, or after, the alias was moved."""
+    ledger.append("naming", by="x", from_version="3", to_version="2", alias="challenger")
+    if reached:
+        move_by_hand(registry, "2", "challenger")
+    done = promote(registry, ledger, "1")
+    assert (done.alias, done.to_version) == ("champion", "1")
+    assert registry.version_of("challenger") == "2"
+    assert events(ledger) == ["naming", "named", "promoting", "promoted"]
+    assert {one.alias for one in ledger.entries()[:2]} == {"challenger"}
+    assert whole(registry, ledger)
 
 
 def test_a_version_that_cannot_be_loaded_is_not_promoted(

@@ -106,7 +106,7 @@ def test_a_bento_is_given_what_its_model_needs_of_the_extra(
     one, task = bundle(credit_risk), families.task_of(credit_risk)
     matrix = np.tile(one.golden, (20, 1))
     outcome = np.arange(len(matrix)) % 2
-    scorer = families.module("xgboost").fit(task, matrix, outcome, {}, size=2).scorer
+    scorer = families.module("xgboost").fit(families.Fit(task, matrix, outcome, until=2), {}).scorer
     record = one.record.model_copy(update={"environment": environment(scorer)})
     replace(one, scorer=scorer, record=record).save(tmp_path / "bundle")
     for folder, saved in (("xgboost", tmp_path / "bundle"), ("lightgbm", tmp_path / "plain")):
@@ -185,9 +185,9 @@ def test_a_copied_bento_serves_by_itself(
 
 
 def test_a_bento_answers_with_its_own_model_until_the_registry_has_another(
-    built: dict[str, Any], home: Home, credit_risk: Contract, tmp_path: Path
+    built: dict[str, Any], home_with_store: Home, credit_risk: Contract, tmp_path: Path
 ) -> None:
-    registry = Registry(home, "credit_risk")
+    home, registry = home_with_store, Registry(home_with_store, "credit_risk")
     assert registry.version_of("champion") is None
     with serving(
         Path(built["path"]),
