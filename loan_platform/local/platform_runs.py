@@ -136,7 +136,8 @@ class PlatformRuns:
         deadline = time.monotonic() + timeout
         wanted = dg.RunsFilter(tags={RETRAIN_TAG: self.contract.name, DRIFTED_PARTITION_TAG: month})
         while time.monotonic() < deadline:
-            supervisor.check()
+            for _ in range(5):  # a second: what is waited for needs the cores, and the database
+                supervisor.check()
             runs = self.instance.get_runs(wanted, limit=1)
             if runs and runs[0].status not in OPEN:
                 if runs[0].status is not dg.DagsterRunStatus.SUCCESS:

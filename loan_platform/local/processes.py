@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import functools
 import os
 import signal
 import socket
@@ -267,11 +268,19 @@ def holder(lock: Path) -> int | None:
 def answers(url: str) -> bool:
     """Whether an HTTP server answers there with anything but an error of its own."""
     try:
-        # No proxy of the environment is asked about a server on this machine.
-        with httpx.Client(trust_env=False, timeout=2.0) as client:
-            return client.get(url).status_code < 500
+        return local_client().get(url, timeout=2.0).status_code < 500
     except httpx.HTTPError:
         return False
+
+
+@functools.cache
+def local_client() -> httpx.Client:
+    """Asks this machine's servers, so no proxy of the environment; a connection for each question.
+
+    One for the whole process: making it reads every certificate, 20 ms, and questions are asked
+    five times a second while the servers need the cores to start.
+    """
+    return httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 def listens(host: str, port: int) -> bool:

@@ -32,6 +32,7 @@ from loan_platform.local.processes import (
     answers,
     is_free,
     listens,
+    local_client,
     only_one,
 )
 
@@ -255,8 +256,8 @@ def is_server(tracking_uri: str) -> bool:
 
 def _daemon_is_healthy(webserver: str) -> bool:
     try:
-        with httpx.Client(trust_env=False, timeout=5.0) as client:
-            answer = client.post(f"{webserver}/graphql", json={"query": _DAEMON_HEALTH}).json()
+        asked = {"query": _DAEMON_HEALTH}
+        answer = local_client().post(f"{webserver}/graphql", json=asked, timeout=5.0).json()
     except (httpx.HTTPError, ValueError):
         return False
     statuses = answer["data"]["instance"]["daemonHealth"]["allDaemonStatuses"]

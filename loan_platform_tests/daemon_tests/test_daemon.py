@@ -1,13 +1,14 @@
 """The real daemon: a backfill with a poisoned month, a gap filled, drift, a retrain, alerts.
 
-One `dagster dev` for all of it: the first fixture sets everything going, and each test waits for
-its part. What is sensed here is only what a daemon can show; the rules have their own fast tests.
+One `dagster dev` for all of it, on PostgreSQL (the demo's is on SQLite): the first fixture sets
+everything going, and each test waits for its part. What is sensed here is only what a daemon can
+show; the rules have their own fast tests.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ GAPPY, STEADY = months("gappy"), months("steady")
 POISONED = GAPPY[2]
 DRIFTED = STEADY[-2]  # the last month that is over
 
+URLS = ("LOAN_PLATFORM_DAGSTER_URL", "LOAN_PLATFORM_DECISIONS_URL", "MLFLOW_TRACKING_URI")
 ALERTS = {"gappy: a run failed": 1, "steady: check no_drift failed on drift_report": 1}
 
 
@@ -50,7 +52,9 @@ class Stage:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(
+    tmp_path_factory: pytest.TempPathFactory, new_database: Callable[[], str]
+) -> Iterator[Stage]:
     """`gappy` is being backfilled with a poisoned month; `steady` has a champion and then drifts.
 
     The receiver of alerts is down. Daemons have half a minute to wait for a backfill, a whole one
@@ -63,8 +67,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             write_month(books, name, month)
     write_month(books, "steady", DRIFTED, rows=600, shift=3)
     poison_month(books, "gappy", POISONED)
-    home = Home.at(root / "home")
     with pytest.MonkeyPatch.context() as patch, http_receiver(up=False) as receiver:
+        for name in URLS:
+            patch.setenv(name, new_database())
+        home = Home.at(root / "home")
         patch.setenv("LOAN_PLATFORM_HOME", str(home.root))
         patch.setenv("LOAN_DATA_DIR", str(books))
         patch.setenv("DAGSTER_HOME", str(home.dagster))
@@ -192,3 +198,7 @@ def test_no_second_retrain_and_no_other_alert_follows(stage: Stage):
     stage.dev.wait_for("the sensor waits", said, 60)
     assert len(stage.dev.runs(loan__retrain="steady")) == 1
     assert Counter(stage.receiver.titles) == ALERTS
+
+
+def test_nothing_falls_back_to_sqlite(stage: Stage):
+    assert not list(stage.dev.log.parent.rglob("*.db"))

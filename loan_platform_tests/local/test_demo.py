@@ -1,4 +1,7 @@
-"""The one command: the whole loop, on files and on PostgreSQL."""
+"""The one command: the whole loop, on files as whoever tries it has it.
+
+The daemon's part of it on PostgreSQL is in `daemon_tests`, the service's in `test_postgresql`.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,11 @@ from loan_platform.decisions.log import read_decisions
 from loan_platform.engine.home import Home
 from loan_platform.ingest.source import locate
 
-URLS = ("LOAN_PLATFORM_DAGSTER_URL", "LOAN_PLATFORM_DECISIONS_URL", "MLFLOW_TRACKING_URI")
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def stores(request, monkeypatch):
-    """Where Dagster, MLflow and the decision log keep what they know."""
-    if request.param == "postgresql":
-        new_database = request.getfixturevalue("new_database")
-        for name in URLS:
-            monkeypatch.setenv(name, new_database())
-
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # four minutes on a slow machine
 def test_a_shift_leads_to_a_new_champion_that_the_running_service_follows(
-    home, credit_risk, stores, tmp_path
+    home, credit_risk, tmp_path
 ):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -188,8 +188,9 @@ def test_a_process_that_dies_takes_the_rest_down_and_is_named(home, tmp_path):
 
 
 @pytest.mark.slow
-def test_one_process_alone_in_the_foreground(home, tmp_path):
+def test_one_process_alone_in_the_foreground(home, new_database, monkeypatch, tmp_path):
     """What each container runs: the command becomes that process and gets its signals itself."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database())  # as the containers have it
     (port,) = free_ports(1)
     with running(tmp_path / "elsewhere", "--only", "mlflow", "--mlflow-port", str(port)) as up:
         deadline = time.monotonic() + 90

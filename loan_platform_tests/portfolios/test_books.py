@@ -1,7 +1,8 @@
-"""The five portfolios of this platform: each on its real file, and each on a simulated book.
+"""The five portfolios of this platform, each on its real file.
 
-A real book is taken in once, and everything is asserted of that run; one of them goes all the way,
-by the command a person types.
+A book is taken in once, and everything is asserted of that run. What comes after a champion costs
+as much again and says nothing about the book: one of them goes all the way, in a process of its own
+by the command a person types. Not here: books drawn from the contracts (`test_simulated_books`).
 """
 
 from __future__ import annotations
@@ -13,24 +14,20 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from loan_platform.components.months import monthly
 from loan_platform.contract import Contract
 from loan_platform.contract.calendar import keys
-from loan_platform.contract.portfolios import contract_files, contract_of
+from loan_platform.contract.portfolios import CHOICE, contract_files, contract_of
 from loan_platform.engine.home import Home
-from loan_platform.local.instance import environment
+from loan_platform.local.instance import environment, prepare
 from loan_platform.local.platform_runs import PlatformRuns
-from loan_platform_tests.components.running import definitions, latest, run
-from loan_platform_tests.conftest import REAL_DATA
 
 # The lower end of the AUC's interval must stay above this: a column lost, a unit misread or a date
 # mistaken costs more than what is left between this and what was measured (docs/portfolios.md).
@@ -43,8 +40,6 @@ FLOORS = {
 }
 MOST_REFUSED = 0.006
 ALL_THE_WAY = "credit_risk"
-COMMAND = ("loan_platform.cli", "materialize")
-TAKE = ("loan_platform_tests.portfolios.take",)
 BOOK = ("raw_loans", "cleaned_features", "feature_counts")
 LAYERS = (*BOOK, "quarantine")
 
@@ -69,41 +64,38 @@ class Taken:
         }
 
 
-@pytest.fixture(scope="module")
-def commands(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Taken]]]:
-    """Each real book asked for, taken in, two at a time: there are two cores."""
-    if not REAL_DATA:
-        yield {}
-        return
-    foreign = ("LOAN_", "MLFLOW_", "DAGSTER_", "BENTOML_")
-    bare = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-
-    def take(name: str) -> Taken:
-        root = tmp_path_factory.mktemp(name) / "home"
-        told = {"LOAN_DATA_DIR": REAL_DATA, "LOAN_PLATFORM_HOME": str(root), "COLUMNS": "200"}
+@pytest.fixture
+def taken(name: str, real_data: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Taken:
+    """The real book, taken in from its file to its champion."""
+    said = ""
+    if name == ALL_THE_WAY:
         done = subprocess.run(
-            [sys.executable, "-m", *(COMMAND if name == ALL_THE_WAY else TAKE), name],
-            env={**bare, **told},
+            [sys.executable, "-m", "loan_platform.cli", "materialize", name],
+            env={**os.environ, "COLUMNS": "200"},
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        home = Home(root, tracking_uri=f"sqlite:///{root}/mlflow/mlflow.db")
-        return Taken(contract_of(name), home, done.stdout)
-
-    asked = [
-        str(item.callspec.params["name"])
-        for item in request.session.items
-        if isinstance(item, pytest.Function)
-        and "real_data" in item.fixturenames
-        and item.path == request.path
-    ]
-    with ThreadPoolExecutor(2) as pool:
-        # The largest first: the last one to end works alone.
-        yield {name: pool.submit(take, name) for name in sorted(asked, key="loan_default".__ne__)}
+        said = done.stdout
+    monkeypatch.setenv(CHOICE, name)
+    for setting, value in environment(home).items():
+        monkeypatch.setenv(setting, value)
+    contract = contract_of(name)
+    if name != ALL_THE_WAY:
+        prepare(home)
+        replay = contract.time.replay
+        months = (
+            keys(replay.start, replay.periods)
+            if replay
+            else list(monthly(contract).get_partition_keys())
+        )
+        with PlatformRuns(contract, home) as runs:
+            runs.materialize("profile", "feature_bins")
+            runs.materialize(*BOOK[:2], months=months)
+            runs.materialize(BOOK[2], months=again(months))
+            runs.materialize("trained_model", "champion")
+    return Taken(contract, home, said)
 
 
 def test_every_portfolio_here_is_tested_here() -> None:
@@ -112,60 +104,9 @@ def test_every_portfolio_here_is_tested_here() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOORS)
-@pytest.mark.usefixtures("commands")  # the real ones work beside this
-def test_a_simulated_book_where_the_file_is_not_there(name: str, home: Home) -> None:
-    """The figures in the contract make a book that the contract itself takes in."""
-    contract = small(contract_of(name))
-    assert contract.simulation
-    rows = contract.simulation.rows
-    replay = contract.time.replay
-    months = keys(contract.time.first_day, replay.periods if replay else 6)
-    settings: dict[str, Any] = {"telemetry": {"enabled": False}}
-    with dg.DagsterInstance.ephemeral(settings=settings) as held:
-        defs = definitions(contract, home)
-        span = (months[0], months[-1])
-        run(defs, held, name, "profile", "feature_bins")
-        run(defs, held, name, "decisions", "outcomes", *BOOK, months=span)
-        run(defs, held, name, "trained_model", "champion", "baseline_stats")
-        model, champion = latest(held, name, "trained_model"), latest(held, name, "champion")
-    assert model["simulated"] is True
-    assert champion["champion_version"] == "1"
-    files = home.partitions(name, "raw_loans").values()
-    accepted = sum(pq.read_metadata(file).num_rows for file in files)
-    refused = sum(
-        pq.read_metadata(file).num_rows for file in home.partitions(name, "quarantine").values()
-    )
-    assert accepted + refused == rows
-    assert refused < contract.maximum_quarantine_share * rows
-
-
-def small(contract: Contract) -> Contract:
-    """The contract with a simulated book of fewer rows over fewer months."""
-    assert contract.simulation
-    written = contract.model_dump(mode="json", exclude_unset=True)
-    # What moves a marketplace's loans is fainter: fewer rows would not show it.
-    written["simulation"]["rows"] = 9000 if contract.name == "lending_club" else 4000
-    if contract.time.replay:
-        written["time"]["replay"]["periods"] = 3
-    else:
-        day = contract.time_column
-        assert day
-        written["time"]["end"] = "2007-11-01"
-        written["simulation"]["columns"][day.name] = {
-            "sql": "CAST(DATE '2007-06-01' + to_months(CAST(_row % 6 AS INTEGER)) AS DATE)"
-        }
-    return Contract.model_validate(written)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FLOORS)
 def test_a_real_book_from_its_file_to_its_champion(
-    name: str,
-    commands: dict[str, Future[Taken]],
-    real_data: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, taken: Taken, real_data: Path
 ) -> None:
-    taken = commands[name].result()
     contract = taken.contract
     accepted, quarantine = taken.layer("raw_loans"), taken.layer("quarantine")
 
@@ -183,13 +124,11 @@ def test_a_real_book_from_its_file_to_its_champion(
     assert 0 < len(quarantine) < MOST_REFUSED * records
     assert set(accepted["origin"].to_pylist()) == {"book"}
 
-    # Again: the same bytes. One run of six months; a whole book is staged for it all the same.
+    # Again: the same bytes.
     before = taken.digests()
     months = sorted(taken.home.partitions(name, "raw_loans"))
-    for setting, value in environment(taken.home).items():
-        monkeypatch.setenv(setting, value)
     with PlatformRuns(contract, taken.home) as runs:
-        runs.materialize(*BOOK, months=months[6:12])
+        runs.materialize(*BOOK, months=again(months))
         model, champion = runs.metadata("trained_model"), runs.metadata("champion")
     assert taken.digests() == before
 
@@ -206,7 +145,12 @@ def test_a_real_book_from_its_file_to_its_champion(
         # The book has ended: as of the day its last month has matured, else few rows would be left.
         assert model["as_of"] == "2017-05-30T00:00:00+00:00"
         assert model["dagster/row_count"] == len(accepted)
-        assert len(taken.home.partitions(name, "feature_counts")) == 55
+        assert len(taken.home.partitions(name, "cleaned_features")) == 55
+
+
+def again(months: list[str]) -> list[str]:
+    """Taken in twice, in one run; a whole book is staged for it all the same."""
+    return months[6:12]
 
 
 def records_of(file: Path) -> Iterator[dict[str, str]]:

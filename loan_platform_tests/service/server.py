@@ -35,6 +35,11 @@ class Server:
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
+        # One, since making it takes longer than asking; no connection is kept, for each belongs to
+        # one worker.
+        self._client = httpx.Client(
+            timeout=10, limits=httpx.Limits(max_keepalive_connections=0), trust_env=False
+        )
         command = [sys.executable, "-m", "bentoml", "serve", str(target)]
         # A Bento must not find the sources it was built from.
         folder = target.parent if isinstance(target, Path) else PROJECT
@@ -50,7 +55,7 @@ class Server:
     def health(self) -> httpx.Response | None:
         """What /health says; None while nobody answers."""
         with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/health", timeout=10)
+            return self._client.get(f"{self.url}/health")
         return None
 
     def wait(self, satisfied: Callable[[httpx.Response], bool], seconds: float) -> httpx.Response:
@@ -120,16 +125,20 @@ def serving(
 class Load:
     """Clients that send applications one after the other until told to stop.
 
+    `pause`: seconds each waits between two, where the cores are needed for something else.
     `answers` holds (number of the row, answer) of what was answered, `refused` every other
     answer, `broken` the connections that ended without one.
     """
 
-    def __init__(self, url: str, rows: list[dict[str, Value]], clients: int) -> None:
+    def __init__(
+        self, url: str, rows: list[dict[str, Value]], clients: int, pause: float = 0
+    ) -> None:
         self.answers: list[tuple[int, dict[str, Any]]] = []
         self.refused: list[str] = []
         self.broken: list[str] = []
         self._url = url
         self._rows = rows
+        self._pause = pause
         self._ended = threading.Event()
         self._threads = [threading.Thread(target=self._send, args=(n,)) for n in range(clients)]
 
@@ -156,7 +165,7 @@ class Load:
     def _send(self, client_number: int) -> None:
         number = client_number
         with httpx.Client(base_url=self._url, timeout=30) as client:
-            while not self._ended.is_set():
+            while not self._ended.wait(self._pause):
                 row = number % len(self._rows)
                 number += len(self._threads)
                 try:

@@ -34,9 +34,9 @@ def register(registry: Registry, made: Bundle) -> str:
 
 
 def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
-    home: Home, credit_risk: Contract, tmp_path: Path
+    home_with_store: Home, credit_risk: Contract, tmp_path: Path
 ) -> None:
-    registry = Registry(home, "credit_risk")
+    home, registry = home_with_store, Registry(home_with_store, "credit_risk")
     assert registry.version_of("champion") is None
     log = tmp_path / "server.log"
     rows = applications(credit_risk, 200, seed=14)
@@ -63,7 +63,8 @@ def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
             version: made.probability(matrix)
             for version, made in zip(versions, bundles, strict=True)
         }
-        with Load(server.url, rows, clients=8) as load:
+        # Some requests are in flight at any moment, and the server can also load what it follows.
+        with Load(server.url, rows, clients=8, pause=0.05) as load:
             load.wait(answers=50, seconds=60)
             for swap in range(SWAPS):
                 version = versions[(swap + 1) % 2]
