@@ -130,7 +130,7 @@ class Search(Section):
             "neural_net",
         ],
         min_length=1,
-        description="xgboost and catboost need the extra [families]",
+        description="xgboost and catboost need the extra [families], and are left out without it",
     )
     trials: int = Field(16, ge=1, description="Most trials; those of an earlier search count")
     minutes: float | None = Field(None, gt=0, description="No trial begins after that long")
