@@ -31,7 +31,7 @@ TELEMETRY_OFF = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 os.environ.update(TELEMETRY_OFF)  # at import: some libraries read it once, when they are imported
-# Two test processes share the cores: threads of the linear algebra would only wait for each other.
+# Some test processes share the cores: threads of the linear algebra would only wait for each other.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Small databases wait for the disk at every commit, most of a test's time: in memory none does. No

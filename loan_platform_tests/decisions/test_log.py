@@ -210,7 +210,8 @@ def test_a_killed_writer_loses_nothing_it_acknowledged(home: Home) -> None:
     assert writer.stdout is not None
     acknowledged = [writer.stdout.readline().strip() for _ in range(200)]
     writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate(timeout=20)
+    rest = writer.stdout.read()  # communicate() would pass over what readline() read ahead
+    assert writer.wait(timeout=20) == -signal.SIGKILL
     acknowledged += [line for line in rest.splitlines() if len(line) == 32]
     kept = set(read_decisions(home, "book")["decision_id"].to_pylist())
     assert set(acknowledged) <= kept

@@ -53,7 +53,7 @@ def test_a_training_says_what_it_used_and_its_measures_are_of_the_judge_part(
     )
     assert found["auc_low"] < found["auc"] < found["auc_high"]
     assert found["auc"] > 0.65
-    assert len(said) == 3
+    assert len(said) == 4
 
 
 def test_the_same_rows_give_the_same_model_in_whatever_order_they_lie(
