@@ -55,8 +55,7 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
             rows.append(
                 (
                     f"{told.month} retrained",
-                    f"version {told.retrain.version} {told.retrain.decision}: "
-                    + told.retrain.reasons[-1].removeprefix(f"{told.retrain.decision} by "),
+                    f"version {told.retrain.version} {told.retrain.reasons[-1]}",
                 )
             )
     changes = [told.retrain for told in story.months if told.retrain]
