@@ -19,8 +19,8 @@ from loan_platform.training.families.loss import row_weights
 if TYPE_CHECKING:
     import optuna
 
-# Without combinations of categories: with them a fit takes several times as long, and a direction
-# is not kept where an input that has one is combined with a category.
+# Without combinations of categories: with them a fit takes several times as long, and CatBoost's
+# makers say that a direction may be lost where an input that has one is combined with a category.
 DEFAULTS: dict[str, Any] = {
     "learning_rate": 0.08,
     "depth": 6,
