@@ -31,6 +31,9 @@ from loan_platform.training.split import Plan, first_copies, plan
 from loan_platform.training.threshold import choose_policy
 
 GOLDEN_ROWS = 16
+ENOUGH_TO_CALIBRATE = 10_000
+"""Rows of a calibrate part that are enough by themselves: a standard error of their bad rate is half
+a percentage point at most, and cross-fitting would double a training's time."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,8 @@ def train(
     outcome ever reported. Both as `known_rows` takes them. Without a recipe, the usual one.
 
     A trial model, fitted on the plan's `fit` rows, shows on its `calibrate` rows how large each
-    ingredient grows and, by time, how the margin becomes a probability; by hash, cross-fitting
-    shows that on both. On its `threshold` rows it shows where the policy's threshold lies. The
+    ingredient grows and, by time or where they are many, how the margin becomes a probability;
+    else cross-fitting shows that on both. On its `threshold` rows it shows where the policy's threshold lies. The
     model is then fitted again to that size on all rows that do not judge. The `judge` part is only
     measured on. Same rows, contract and recipe: the same model.
 
@@ -143,12 +146,12 @@ def _held_out_margins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margins of models that had not learnt from the row, and outcomes, to calibrate on: (n,).
 
-    By time, the trial model's of later months. By hash there are no later ones, and cross-fitting
-    gives the rows of the fit part as well, seven times as many.
+    The trial model's of the calibrate part, by time or where it is large. By hash there are no later
+    months to ask, and cross-fitting gives the rows of the fit part as well, seven times as many.
     """
-    if used.since is not None:
-        later = rows.where(used.calibrate)
-        return trial.margin(later.matrix), later.outcome
+    if used.since is not None or used.calibrate.sum() >= ENOUGH_TO_CALIBRATE:
+        unseen = rows.where(used.calibrate)
+        return trial.margin(unseen.matrix), unseen.outcome
     both = rows.where(used.fit | used.calibrate)
     return cross_fitted(task, recipe, both.matrix, both.outcome, first_copies(both)), both.outcome
 

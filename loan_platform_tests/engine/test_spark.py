@@ -51,14 +51,19 @@ pytestmark = [
 
 LOCAL, CLUSTER = "local[2]", "local-cluster[2,1,1024]"
 PORTFOLIOS = [file.parent.name for file in contract_files()]
-ON_CLUSTER = ("credit_risk", "lending_club")  # with repeated rows and dealt months; with dates
+ON_CLUSTER = ("credit_risk",)  # with repeated rows and dealt months
 SAMPLED_ROWS = 3_000  # of each book, where two more JVMs start cold
 
-# Spark's own settings, as an operator sets them: a short run on few cores is compiling mostly.
-DEFAULTS = """
-spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-spark.sql.shuffle.partitions {partitions}
+# Spark's own settings, as an operator sets them: a short run on few cores is mostly Java's
+# compiling and looking through classes.
+JAVA = (
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC "
+    "-XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+)
+DEFAULTS = f"""
+spark.driver.extraJavaOptions {JAVA}
+spark.executor.extraJavaOptions {JAVA}
+spark.sql.shuffle.partitions {{partitions}}
 """
 
 

@@ -65,9 +65,11 @@ class Taken:
 
 
 @pytest.fixture
-def taken(name: str, real_data: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Taken:
+def taken(
+    name: str, real_data: Path, home_with_store: Home, monkeypatch: pytest.MonkeyPatch
+) -> Taken:
     """The real book, taken in from its file to its champion."""
-    said = ""
+    home, said = home_with_store, ""
     if name == ALL_THE_WAY:
         done = subprocess.run(
             [sys.executable, "-m", "loan_platform.cli", "materialize", name],
