@@ -128,7 +128,7 @@ def _run(
     ours = [sys.executable, "-m", "benchmarks.quality.ours", name, str(folder)]
     months = ["--months", str(folder / "months")] if kind == "own" else []
     script = str(Path(rivals.__file__))
-    rows = _digest(folder)
+    rows = _digest(folder) if options.keep else ""
     answers: dict[str, list[tuple[np.ndarray, dict[str, Any]]]] = {}
     for seed in options.seeds:
 

@@ -105,7 +105,7 @@ def over(files: dict[str, list[Path]]) -> Iterator[duckdb.DuckDBPyConnection]:
 
 def query(sql: str, **relations: pa.Table) -> pa.Table:
     """Run one statement over Arrow tables, each named in the SQL as its keyword."""
-    with connect() as connection:
+    with bounded() as connection:
         for name, table in relations.items():
             connection.register(name, table)
         return connection.sql(sql).to_arrow_table()

@@ -336,20 +336,20 @@ def _run(
     One fold of a trial is enough where its model could not be chosen anyway, and of settings that
     were proposed where it tells that they are no better than most.
     """
-    every, given = range(question.settings.folds), len(question.given) + DRAWS
+    every = range(question.settings.folds)
 
     def begin(plan: Plan, numbers: Sequence[int]) -> list[Future[Fold]]:
         return [workers.submit(measure, question, plan, number) for number in numbers]
 
     def whole(plan: Plan) -> bool:
-        return plan.place <= given and plan.family in worth
+        return not plan.proposed and plan.family in worth
 
     running = [begin(plan, every if whole(plan) else every[:1]) for plan in plans]
     for plan, futures in zip(plans, running, strict=True):
         if futures[0].exception() is None:
             first = futures[0].result()
             loss = question.loss(question.figures(question.fold == 0, first.margin))
-            hopeless = study.hopeless(plan, loss) and plan.place > given
+            hopeless = study.hopeless(plan, loss) and plan.proposed
             rival = plan.family not in worth and not first.may_serve
             if len(futures) == 1 and not hopeless and not rival:
                 futures += begin(plan, every[1:])

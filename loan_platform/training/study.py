@@ -44,11 +44,15 @@ class StudyError(RuntimeError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a trial is to try, and where it stands in the search."""
+    """What a trial is to try, and where it stands in the search.
+
+    `proposed`: by Optuna, not given.
+    """
 
     place: int
     family: Family
     parameters: dict[str, Any]
+    proposed: bool
 
 
 class Study:
@@ -105,7 +109,7 @@ class Study:
                 self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
                 given = None
                 continue
-            plan = Plan(place, chosen, parameters)
+            plan = Plan(place, chosen, parameters, proposed=given is None)
             trial.set_user_attr(_PLAN, dataclasses.asdict(plan))
             self._asked[place] = (plan, trial)
             return plan

@@ -32,8 +32,8 @@ from loan_platform.training.threshold import choose_policy
 
 GOLDEN_ROWS = 16
 ENOUGH_TO_CALIBRATE = 10_000
-"""Rows of a calibrate part that are enough by themselves: a standard error of their bad rate is half
-a percentage point at most, and cross-fitting would double a training's time."""
+"""Rows of a calibrate part that are enough by themselves: a standard error of their bad rate is at
+most half a percentage point, and cross-fitting would double a training's time."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def train(
 
     A trial model, fitted on the plan's `fit` rows, shows on its `calibrate` rows how large each
     ingredient grows and, by time or where they are many, how the margin becomes a probability;
-    else cross-fitting shows that on both. On its `threshold` rows it shows where the policy's threshold lies. The
-    model is then fitted again to that size on all rows that do not judge. The `judge` part is only
-    measured on. Same rows, contract and recipe: the same model.
+    else cross-fitting shows that on both. On its `threshold` rows it shows where the policy's
+    threshold lies. The model is then fitted again to that size on all rows that do not judge. The
+    `judge` part is only measured on. Same rows, contract and recipe: the same model.
 
     Raises:
         TrainingError: there are too few rows, a part has only one class, a file lacks a column,
@@ -146,8 +146,9 @@ def _held_out_margins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margins of models that had not learnt from the row, and outcomes, to calibrate on: (n,).
 
-    The trial model's of the calibrate part, by time or where it is large. By hash there are no later
-    months to ask, and cross-fitting gives the rows of the fit part as well, seven times as many.
+    The trial model's of the calibrate part, by time or where it is large. By hash there are no
+    later months to ask, and cross-fitting gives the rows of the fit part as well, seven times as
+    many.
     """
     if used.since is not None or used.calibrate.sum() >= ENOUGH_TO_CALIBRATE:
         unseen = rows.where(used.calibrate)

@@ -174,7 +174,7 @@ def test_everything_starts_answers_and_stops_on_sigterm_leaving_nothing_elsewher
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_the_rest_down_and_is_named(home, tmp_path):
+def test_a_process_that_dies_takes_the_rest_down_and_is_named(home_with_store, tmp_path):
     with running(tmp_path / "elsewhere", *port_options()) as up:
         up.read_until("mlflow ready")
         family = up.family()

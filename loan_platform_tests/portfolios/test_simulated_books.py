@@ -30,7 +30,7 @@ def test_a_simulated_book_where_the_file_is_not_there(name: str, home_with_store
     with dg.DagsterInstance.ephemeral(settings=settings) as held:
         defs = definitions(contract, home)
         span = (months[0], months[-1])
-        run(defs, held, name, "profile", "feature_bins")
+        run(defs, held, name, "feature_bins")
         run(defs, held, name, "decisions", "outcomes", *BOOK, months=span)
         run(defs, held, name, "trained_model", "champion", "baseline_stats")
         model, champion = latest(held, name, "trained_model"), latest(held, name, "champion")

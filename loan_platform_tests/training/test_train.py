@@ -317,31 +317,16 @@ def with_the_lenders_decisions(contract: Contract) -> Contract:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("own", "least", "most"), [(False, 0.903, 0.909), (True, 0.945, 0.955)])
-def test_quality_on_the_real_book(
-    own: bool,
-    least: float,
-    most: float,
-    credit_risk: Contract,
-    real_data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+def test_quality_on_the_real_book_with_the_lenders_decisions(
+    credit_risk: Contract, real_data: Path, tmp_path: Path
 ) -> None:
-    """AUC on the judge rows of the shipped split, which nothing was fitted or chosen on."""
-    contract = with_the_lenders_decisions(credit_risk) if own else credit_risk
+    """AUC on the judge rows, which nothing was fitted or chosen on; `test_books` has it without."""
+    contract = with_the_lenders_decisions(credit_risk)
     table = cleaned_table(contract, real_data / "credit_risk.csv.gz")
     metrics = train(
         contract, write_months(table, tmp_path), dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
     ).bundle.record.metrics
-    with capsys.disabled():
-        print(  # noqa: T201
-            f"\nAUC {metrics['auc']:.4f} ({metrics['auc_low']:.4f} to {metrics['auc_high']:.4f}) "
-            f"with {len(contract.model_inputs)} inputs on {metrics['rows']:.0f} rows kept apart; "
-            f"calibration error {metrics['calibration_error']:.4f}"
-        )
-    # One split's AUC wanders by 0.005 around what the model reaches on average.
-    assert metrics["auc"] > least - 0.003
-    assert metrics["auc"] < most + 0.006  # more would mean that something leaks
-    assert metrics["auc_low"] < most
-    assert metrics["auc_high"] > least
+    # One split's AUC wanders by 0.005 around what the model reaches on average; more would mean
+    # that something leaks.
+    assert 0.942 < metrics["auc"] < 0.961
     assert metrics["calibration_error"] <= 0.015
