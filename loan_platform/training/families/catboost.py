@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 DEFAULTS: dict[str, Any] = {"learning_rate": 0.08, "depth": 6, "l2_leaf_reg": 3.0, "rsm": 0.8}
 # Pairs of categories lower the held-out loss where categories matter (loan_default's from 0.2939 to
-# 0.2907), larger combinations no further. With directions there are none: CatBoost's makers say that
-# one may be lost where its input is combined with a category.
+# 0.2907), larger combinations no further. With directions there are none: CatBoost's makers say
+# that one may be lost where its input is combined with a category.
 COMBINED, COMBINED_WITH_DIRECTIONS = 2, 1
 REPORTED_EVERY = 20  # trees
 
