@@ -151,7 +151,7 @@ class Book:
         path = self.folder / f"{name}.parquet"
         if duck.copy(self.connection, sql, path, duck.PASSING):
             self.found[name] = path
-        self.connection.execute(f"CREATE OR REPLACE VIEW book AS FROM {_placed(self)}")
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW book AS FROM {_placed(self)}")
 
 
 def raw_columns(contract: Contract) -> list[str]:
@@ -176,7 +176,7 @@ def open_book(
     with tempfile.TemporaryDirectory(prefix="loan_platform_") as name:
         folder = Path(name)
         path = folder / "rows.parquet"
-        with duck.connect(spill=folder / "spill") as connection:
+        with duck.bounded() as connection:
             try:
                 with fetched(location.source, month) as paths:
                     header, rejected = _read(contract, connection, location, paths, path, month)
@@ -196,9 +196,9 @@ def open_book(
                 simulated=location.simulated,
                 missing=missing,
             )
-            connection.execute(f"CREATE VIEW rows AS FROM {_rows(folder)}")
+            connection.execute(f"CREATE TEMP VIEW rows AS FROM {_rows(folder)}")
             connection.register("found", rejected)
-            connection.execute("CREATE TABLE rejected AS FROM found")
+            connection.execute("CREATE TEMP TABLE rejected AS FROM found")
             connection.unregister("found")
             _find_repeated(book)
             _find_beside(book, month)
@@ -345,7 +345,7 @@ def _find_repeated(book: Book) -> None:
     """
     outcome = received(book.contract.outcome_column.name)
     book.connection.execute(
-        "CREATE TABLE twice AS SELECT hash(_application_id) AS h FROM rows "
+        "CREATE TEMP TABLE twice AS SELECT hash(_application_id) AS h FROM rows "
         "WHERE _application_id IS NOT NULL GROUP BY 1 HAVING count(*) > 1"
     )
     book.keep(
@@ -392,9 +392,10 @@ def _find_beside(book: Book, month: str | None) -> None:
             f"SELECT rejected.*, {nearest} "
             f"FROM rejected ASOF LEFT JOIN {usable} ON rejected._after >= usable._row"
         )
-    book.connection.execute(f"CREATE TABLE lying AS {lying}")
+    book.connection.execute(f"CREATE TEMP TABLE lying AS {lying}")
     book.connection.execute(
-        f"CREATE VIEW malformed AS SELECT _line_number, reason, line, {_MONTH} AS _month FROM lying"
+        "CREATE TEMP VIEW malformed AS "
+        f"SELECT _line_number, reason, line, {_MONTH} AS _month FROM lying"
     )
 
 

@@ -174,23 +174,9 @@ def test_everything_starts_answers_and_stops_on_sigterm_leaving_nothing_elsewher
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_the_rest_down_and_is_named(home_with_store, tmp_path):
-    with running(tmp_path / "elsewhere", *port_options()) as up:
-        up.read_until("mlflow ready")
-        family = up.family()
-        mlflow = next(p for p in family if "--backend-store-uri" in p.cmdline())
-        mlflow.kill()
-        assert up.process.wait(40) == 1
-        assert up.process.stdout is not None
-        assert "mlflow ended by signal SIGKILL" in up.process.stdout.read()
-    _, alive = psutil.wait_procs(family, timeout=2)
-    assert not alive
-
-
-@pytest.mark.slow
-def test_one_process_alone_in_the_foreground(home, new_database, monkeypatch, tmp_path):
+def test_one_process_alone_in_the_foreground(home_with_store, monkeypatch, tmp_path):
     """What each container runs: the command becomes that process and gets its signals itself."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_database())  # as the containers have it
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home_with_store.tracking_uri)
     (port,) = free_ports(1)
     with running(tmp_path / "elsewhere", "--only", "mlflow", "--mlflow-port", str(port)) as up:
         deadline = time.monotonic() + 90

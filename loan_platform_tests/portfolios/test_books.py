@@ -42,6 +42,7 @@ FLOORS = {
 }
 MOST_REFUSED = 0.006
 ALL_THE_WAY = "credit_risk"
+TAKEN_TWICE = ("credit_risk", "lending_club")  # one dealt to months, one with dates
 BOOK = ("raw_loans", "cleaned_features", "feature_counts")
 LAYERS = (*BOOK, "quarantine")
 
@@ -137,11 +138,11 @@ def test_a_real_book_from_its_file_to_its_champion(
     assert 0 < len(quarantine) < MOST_REFUSED * records
     assert set(accepted["origin"].to_pylist()) == {"book"}
 
-    # Again: the same bytes.
-    before = taken.digests()
-    months = sorted(taken.home.partitions(name, "raw_loans"))
-    taken.run(*BOOK, months=again(months))
-    assert taken.digests() == before
+    if name in TAKEN_TWICE:
+        before = taken.digests()
+        months = sorted(taken.home.partitions(name, "raw_loans"))
+        taken.run(*BOOK, months=again(months))
+        assert taken.digests() == before
     model, champion = taken.metadata("trained_model"), taken.metadata("champion")
 
     assert model["auc_low"] > FLOORS[name], model["auc"]

@@ -64,7 +64,7 @@ def test_it_follows_the_registry_from_nothing_through_twenty_swaps(
             for version, made in zip(versions, bundles, strict=True)
         }
         # Some requests are in flight at any moment, and the server can also load what it follows.
-        with Load(server.url, rows, clients=8, pause=0.05) as load:
+        with Load(server.url, rows, clients=4, pause=0.05) as load:
             load.wait(answers=50, seconds=60)
             for swap in range(SWAPS):
                 version = versions[(swap + 1) % 2]

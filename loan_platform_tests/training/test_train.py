@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from loan_platform.contract import Contract
 from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.model.scorers.blend import Blend
 from loan_platform.training import TrainingError
@@ -303,30 +302,3 @@ def test_raw_months_bring_money_segments_and_groups(tmp_path: Path) -> None:
     layers[0] |= write_months(lacking, tmp_path / "lacking")
     with pytest.raises(TrainingError, match=r"2024-02.parquet lacks sex.*raw_loans and cleaned"):
         known_rows(contract, layers[1], AS_OF, raw=layers[0])
-
-
-LENDERS_OWN = ("loan_grade", "loan_int_rate")
-
-
-def with_the_lenders_decisions(contract: Contract) -> Contract:
-    document = contract.model_dump(mode="json", exclude={"simulation"})
-    for column in document["columns"]:
-        if column["name"] in LENDERS_OWN:
-            column |= {"role": "feature", "reason": None}
-    return Contract.model_validate(document)
-
-
-@pytest.mark.slow
-def test_quality_on_the_real_book_with_the_lenders_decisions(
-    credit_risk: Contract, real_data: Path, tmp_path: Path
-) -> None:
-    """AUC on the judge rows, which nothing was fitted or chosen on; `test_books` has it without."""
-    contract = with_the_lenders_decisions(credit_risk)
-    table = cleaned_table(contract, real_data / "credit_risk.csv.gz")
-    metrics = train(
-        contract, write_months(table, tmp_path), dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
-    ).bundle.record.metrics
-    # One split's AUC wanders by 0.005 around what the model reaches on average; more would mean
-    # that something leaks.
-    assert 0.942 < metrics["auc"] < 0.961
-    assert metrics["calibration_error"] <= 0.015
