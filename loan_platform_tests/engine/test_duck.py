@@ -25,6 +25,21 @@ def test_connections_share_nothing():
         assert other.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
 
 
+def test_what_shares_an_instance_shares_no_relation():
+    """Two books are staged at once in one process, each with its own `rows`."""
+    with duck.bounded() as one, duck.bounded() as other:
+        for number, connection in enumerate((one, other)):
+            connection.register("given", pa.table({"n": [number]}))
+            connection.execute("CREATE TEMP TABLE rows AS FROM given")
+            connection.execute("CREATE TEMP VIEW seen AS SELECT n + 10 AS n FROM rows")
+        asked = duck.query("SELECT n + 20 AS n FROM given", given=pa.table({"n": [2]}))
+        assert asked["n"].to_pylist() == [22]
+        assert one.execute("FROM seen").fetchall() == [(10,)]
+        assert other.execute("FROM seen").fetchall() == [(11,)]
+    with duck.bounded() as later:
+        assert later.execute("SELECT count(*) FROM duckdb_tables()").fetchone() == (0,)
+
+
 def test_nothing_is_ever_downloaded():
     with duck.connect() as connection:
         told = connection.execute(

@@ -13,10 +13,13 @@ import pytest
 from loan_platform.contract.settings import Bands, PolicySettings
 from loan_platform.model.scorers.blend import Blend
 from loan_platform.training import TrainingError
+from loan_platform.training.blending import fit_recipe
+from loan_platform.training.calibrate import fit_calibrator
+from loan_platform.training.families import task_of
 from loan_platform.training.pictures import draw
 from loan_platform.training.recipe import Ingredient, Recipe
 from loan_platform.training.rows import Rows, known_rows
-from loan_platform.training.split import part
+from loan_platform.training.split import part, plan
 from loan_platform.training.train import train
 from loan_platform_tests import home_loans
 from loan_platform_tests.training.books import (
@@ -53,6 +56,28 @@ def test_a_training_says_what_it_used_and_its_measures_are_of_the_judge_part(
     assert found["auc_low"] < found["auc"] < found["auc_high"]
     assert found["auc"] > 0.65
     assert len(said) == 4
+
+
+def test_a_large_calibrate_part_calibrates_by_itself(
+    months: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calibrator is that of the trial model's margins on it, and of no other row."""
+    contract = home_loans.contract()
+    rows = known_rows(contract, months, AS_OF)
+    used = plan(contract, rows)
+    fit, alone = rows.where(used.fit), rows.where(used.calibrate)
+    trial, _ = fit_recipe(task_of(contract), FEW_TREES, fit.matrix, fit.outcome)
+    margin = trial.margin(alone.matrix)
+    expected = fit_calibrator(margin, alone.outcome, seed=contract.training.seed)
+    some = np.linspace(-4, 4, 50)
+
+    def found() -> np.ndarray:
+        trained = train(contract, months, AS_OF, recipe=FEW_TREES)
+        return trained.bundle.calibrator.probability(some)
+
+    assert not np.allclose(found(), expected.probability(some))
+    monkeypatch.setattr("loan_platform.training.train.ENOUGH_TO_CALIBRATE", len(alone))
+    np.testing.assert_array_equal(found(), expected.probability(some))
 
 
 def test_the_same_rows_give_the_same_model_in_whatever_order_they_lie(
