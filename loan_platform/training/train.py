@@ -33,7 +33,7 @@ from loan_platform.training.threshold import choose_policy
 GOLDEN_ROWS = 16
 ENOUGH_TO_CALIBRATE = 10_000
 """Rows of a calibrate part that are enough by themselves: a standard error of their bad rate is at
-most half a percentage point, and cross-fitting would double a training's time."""
+most half a percentage point, and cross-fitting would take half as long again or more."""
 
 
 @dataclass(frozen=True)
