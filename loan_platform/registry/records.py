@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loan_platform.evaluation.sections.origin import environment_hash
 from loan_platform.model.bundle import Bundle
-from loan_platform.training.card import environment_hash
 from loan_platform.training.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 AT_ONCE = 100
 LONGEST = 6000
 
+PICTURES = "pictures"
 TABLES = ("by_month.json", "by_segment.json", "fairness.json")
 
 
@@ -69,7 +70,7 @@ def log_training(
     with tempfile.TemporaryDirectory() as folder:
         for name, picture in pictures.items():
             (Path(folder) / name).write_bytes(picture)
-        client.log_artifacts(run_id, folder, "pictures")
+        client.log_artifacts(run_id, folder, PICTURES)
 
 
 def log_metrics(

@@ -3,14 +3,19 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from loan_platform.contract.settings import Fairness, PolicySettings
+from loan_platform.evaluation.sections import SECTIONS
+from loan_platform.evaluation.sections.origin import environment_hash
+from loan_platform.evaluation.sections.quality import METRICS
 from loan_platform.model.bundle import Bundle
 from loan_platform.model.calibrator import Isotonic
-from loan_platform.training.card import METRICS, environment_hash, model_card
+from loan_platform.training.card import Card
 from loan_platform.training.evaluate import Evaluation
+from loan_platform.training.pictures import draw
 
 PNG = b"\x89PNG made up"
 
@@ -45,15 +50,16 @@ class Page(HTMLParser):
 
 
 def card(judged: tuple[Bundle, Evaluation], version: str | None = "3") -> Page:
-    return Page(model_card(*judged, version=version, pictures={"roc.png": PNG}))
+    return Page(Card.of(*judged, version=version).page({"roc.png": PNG}))
 
 
 def test_a_card_stands_by_itself(judged: tuple[Bundle, Evaluation]) -> None:
-    html = model_card(*judged, version="3")
+    html = Card.of(*judged, version="3").page(draw(*judged))
     page = Page(html)
     assert page.open == []
-    assert len(page.loads) == 8  # the pictures
-    assert all(source.startswith("data:image/png;base64,") for source in page.loads)
+    loads = [source for source in page.loads if not source.startswith("#")]
+    assert len(loads) == 8  # the pictures
+    assert all(source.startswith("data:image/png;base64,") for source in loads)
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
     assert "url(" not in html
     assert "@import" not in html
@@ -191,3 +197,32 @@ def test_the_environment_hash_is_of_every_version(judged: tuple[Bundle, Evaluati
     other = record.model_copy(update={"environment": {**record.environment, "numpy": "0.1"}})
     assert environment_hash(other) != environment_hash(record)
     assert environment_hash(record.model_copy(update={"seed": 9})) == environment_hash(record)
+
+
+def test_the_contents_lead_to_every_section(judged: tuple[Bundle, Evaluation]) -> None:
+    """A section without an entry is not found on a long page."""
+    html = Card.of(*judged).page({})
+    links = re.findall(r'<li><a href="#(\w+)">([^<]+)</a>', html)
+    headings = re.findall(r'<section id="(\w+)">\s*<h2>([^<]+)</h2>', html)
+    assert links == headings
+    assert [name for name, _ in links] == [one.name for one in SECTIONS if one.name != "pictures"]
+
+
+def test_a_card_is_read_again_as_it_was_written(judged: tuple[Bundle, Evaluation]) -> None:
+    """The verdict is told after the training, on a card that was only kept."""
+    first = Card.of(*judged, version="3", runs={"MLflow run": "abc"})
+    again = Card.read(first.json)
+    assert again == first
+    assert again.page({"roc.png": PNG}) == first.page({"roc.png": PNG})
+    changed = again.with_section(
+        "limits", {"replay": False, "headline": [{"text": "Stop <here>.", "warns": True}]}
+    )
+    page = changed.page({})
+    assert '<p class="warns">Stop &lt;here&gt;.</p>' in page[: page.index('id="purpose"')]
+
+
+def test_the_docs_list_the_sections_in_their_order() -> None:
+    """docs/model_card.md promises what a card holds; readers look there for what is missing."""
+    docs = Path(__file__).parents[2] / "docs" / "model_card.md"
+    listed = re.findall(r"^- \*\*([^*]+)\*\*", docs.read_text(), flags=re.MULTILINE)
+    assert listed == [one.title for one in SECTIONS]
