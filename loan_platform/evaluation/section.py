@@ -6,30 +6,23 @@ Here: the three words every section uses. Not here: any section (`sections`), or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from loan_platform.model.bundle import Bundle
 from loan_platform.training.evaluate import Evaluation
 
 Figures = dict[str, Any]
-"""What a section says, JSON-ready: texts, numbers, booleans, None, lists and dicts of them.
-
-An entry `headline` is a list of `headline_sentence`, which the card shows on top as well.
-"""
+"""What a section says, JSON-ready: texts, numbers, booleans, None, lists and dicts of them."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The version a card is about, and how it did on its judge rows.
-
-    `measured`: name of a section -> figures that were measured elsewhere, while training, say.
-    """
+    """The version a card is about, and how it did on its judge rows."""
 
     bundle: Bundle
     evaluation: Evaluation
-    measured: Mapping[str, Figures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,3 @@ class Section:
     name: str
     title: str
     figures: Callable[[Subject], Figures | None]
-
-
-def headline_sentence(text: str, *, warns: bool = False) -> dict[str, Any]:
-    """A sentence of a section that belongs on top of the card; one that warns stands out."""
-    return {"text": text, "warns": warns}

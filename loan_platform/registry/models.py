@@ -23,10 +23,9 @@ from loan_platform.contract.request import example
 from loan_platform.contract.sql import features_sql, matrix_sql, quoted
 from loan_platform.engine import duck
 from loan_platform.engine.files import write_text
-from loan_platform.evaluation.section import Figures
 from loan_platform.evaluation.sections.origin import environment_hash
 from loan_platform.model.bundle import Bundle, bundle_hash
-from loan_platform.registry.records import PICTURES, log_metrics, log_training, parameters
+from loan_platform.registry.records import log_metrics, log_training, parameters
 from loan_platform.registry.versions import BUNDLE_HASH_TAG, Alias, Versions
 from loan_platform.training.card import Card, protected_accepted
 from loan_platform.training.evaluate import Evaluation
@@ -51,14 +50,13 @@ class Registry(Versions):
         parent_run_id: str | None = None,
         tags: Mapping[str, str] | None = None,
         pictures: Mapping[str, bytes] | None = None,
-        measured: Mapping[str, Figures] | None = None,
     ) -> str:
         """Log a training as an MLflow run and its bundle as the newest version.
 
         The version is made only after all its files are stored, so none is half a model; no alias
         names it yet (`moves.challenge`). `parent_run_id` nests the run; `tags` are set on run and
-        version; `pictures` are those of `training.pictures`, drawn where not given; `measured` are
-        figures for sections of the card that were measured elsewhere. Gives the version.
+        version; `pictures` are those of `training.pictures`, drawn where not given. Gives the
+        version.
         """
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NAME
 
@@ -93,8 +91,11 @@ class Registry(Versions):
             runs = {"MLflow run": run_id}
             if "dagster_run_id" in described:
                 runs["Dagster run"] = described["dagster_run_id"]
-            card = Card.of(bundle, evaluation, version=version, runs=runs, measured=measured)
-            self._keep_card(version, run_id, card, drawn)
+            card = Card.of(bundle, evaluation, version=version, runs=runs)
+            page = card.page(drawn)
+            self.client.log_text(run_id, card.json, CARD_FIGURES)
+            self.client.log_text(run_id, page, CARD)
+            write_text(page, self.card(version))
         except BaseException:
             self.client.set_terminated(run_id, "FAILED")
             raise
@@ -104,32 +105,6 @@ class Registry(Versions):
     def card(self, version: str) -> Path:
         """Where this machine keeps the model card of a version that was registered here."""
         return self.home.portfolio(self.portfolio) / "cards" / f"version-{version}.html"
-
-    def tell_card(self, version: str, section: str, figures: Figures) -> None:
-        """Tell a section of the model card of a version that is kept already, or tell it anew.
-
-        A version from before cards were kept as figures keeps the page it has.
-        """
-        run_id = self.run_id(version)
-        kept = {file.path for file in self.client.list_artifacts(run_id)}
-        if CARD_FIGURES not in kept:
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            text = Path(self.client.download_artifacts(run_id, CARD_FIGURES, folder)).read_text()
-            pictures = {}
-            if PICTURES in kept:
-                drawn = Path(self.client.download_artifacts(run_id, PICTURES, folder))
-                pictures = {file.name: file.read_bytes() for file in drawn.iterdir()}
-        card = Card.read(text).with_section(section, figures)
-        self._keep_card(version, run_id, card, pictures)
-
-    def _keep_card(
-        self, version: str, run_id: str, card: Card, pictures: Mapping[str, bytes]
-    ) -> None:
-        page = card.page(pictures)
-        self.client.log_text(run_id, card.json, CARD_FIGURES)
-        self.client.log_text(run_id, page, CARD)
-        write_text(page, self.card(version))
 
     def promote(self, version: str, to: Alias = "champion") -> None:
         """Make a version champion (or `to`), after loading it once to be sure it can be served.

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 AT_ONCE = 100
 LONGEST = 6000
 
-PICTURES = "pictures"
 TABLES = ("by_month.json", "by_segment.json", "fairness.json")
 
 
@@ -70,7 +69,7 @@ def log_training(
     with tempfile.TemporaryDirectory() as folder:
         for name, picture in pictures.items():
             (Path(folder) / name).write_bytes(picture)
-        client.log_artifacts(run_id, folder, PICTURES)
+        client.log_artifacts(run_id, folder, "pictures")
 
 
 def log_metrics(

@@ -1,17 +1,14 @@
 """The model card: all a reviewer asks of one version, on one page that holds its own pictures.
 
-A card is figures, JSON-ready, by section; the page is made of them. So a section can be told, or
-told anew, after the training (`Card.with_section`: the verdict is), and a machine can read the
-card as well as a person.
+A card is figures, JSON-ready, by section; the page is made of them, so a machine can read the card
+as well as a person.
 
 To add a section NAME: a module `evaluation/sections/NAME.py` whose `figures(subject)` gives what
 it says as a dict (None: nothing to say), a template `evaluation/templates/NAME.html` that shows
 this dict under the word `section`, and a line each in `evaluation.sections.SECTIONS`, which sets
-the order, and in docs/model_card.md. What is measured while training, on rows a card does not
-have, comes as `measured={NAME: figures}` and is read as `subject.measured.get(NAME)`. Sentences
-that belong on top go into the entry `headline` of the figures. A template has `picture` and
-`slices` in parts.html, `pictures` (file name -> base64), and the filters below; keys of figures may
-not be names of a dict's own methods (`items`, `values`, ..).
+the order, and in docs/model_card.md. A template has `picture` and `slices` in parts.html,
+`pictures` (file name -> base64), and the filters below; keys of figures may not be names of a
+dict's own methods (`items`, `values`, ..).
 
 Here: the page. Not here: any figure of it (`evaluation.sections`), the pictures (`pictures`), or
 where cards are kept (`registry.models`). A card goes to people who may not see applicants: it holds
@@ -50,14 +47,12 @@ class Card:
         *,
         version: str | None = None,
         runs: Mapping[str, str] | None = None,
-        measured: Mapping[str, Figures] | None = None,
     ) -> Card:
         """The card of a model that was just trained.
 
-        `version` is its number in the registry; `runs`: name -> id of the runs that made it;
-        `measured`: name of a section -> what was measured for it elsewhere.
+        `version` is its number in the registry; `runs`: name -> id of the runs that made it.
         """
-        subject = Subject(bundle, evaluation, measured or {})
+        subject = Subject(bundle, evaluation)
         told = {one.name: one.figures(subject) for one in SECTIONS}
         return cls(
             head=_head(bundle, version),
@@ -65,19 +60,10 @@ class Card:
             sections={name: figures for name, figures in told.items() if figures is not None},
         )
 
-    @classmethod
-    def read(cls, text: str) -> Card:
-        """A card from `json`."""
-        return cls(**json.loads(text))
-
     @property
     def json(self) -> str:
-        """All it says, for machines and for the next `read`."""
+        """All it says, for machines."""
         return json.dumps(dataclasses.asdict(self), indent=1)
-
-    def with_section(self, name: str, figures: Figures) -> Card:
-        """This card with a section told, or told anew."""
-        return dataclasses.replace(self, sections={**self.sections, name: figures})
 
     def page(self, pictures: Mapping[str, bytes]) -> str:
         """The page, as HTML that loads nothing from elsewhere; `pictures`: file name -> PNG."""
@@ -102,9 +88,6 @@ class Card:
         return environment.get_template("card.html").render(
             card=self,
             sections=[one for one in told if one.name != "pictures" or pictures],
-            headline=[
-                sentence for one in told for sentence in self.sections[one.name].get("headline", [])
-            ],
             pictures={name: base64.b64encode(png).decode() for name, png in pictures.items()},
         )
 
