@@ -71,8 +71,8 @@ def rows_table(books: dict[str, Measured]) -> list[str]:
     for name, book in books.items():
         made, contract = book.made, book.made.contract
         words = reasons(contract) | OWN_REASONS
-        why = [f"{count:,}: {words[rule]}" for rule, count in made.reasons.items()]
-        rest = [f"and {len(why) - REASONS_SHOWN} more reasons"] if len(why) > REASONS_SHOWN else []
+        why = [f"{count:,} {words[rule]}" for rule, count in made.reasons.items()]
+        rest = [f"and {len(why) - REASONS_SHOWN} more"] if len(why) > REASONS_SHOWN else []
         time = contract.time_column
         lines.append(
             f"| `{name}` | {made.rows:,} | {made.accepted:,} | {made.quarantined:,}: "
@@ -105,7 +105,7 @@ def groups_table(books: dict[str, Measured]) -> list[str]:
             )
             ends = f"{least['ratio_low']:.3f} to {least['ratio_high']:.3f}"
             lines.append(
-                f"| {name} | {column} | {least['name']} to {least['best']}: "
+                f"| {name} | {column} | {least['name']} against {least['best']}: "
                 f"{least['ratio']:.3f} ({ends}) |"
             )
         if not judged:
